@@ -1,0 +1,155 @@
+"""The method contract: what a federated recommender is made of, and nothing about how it runs.
+
+A round of a method is
+
+    broadcast → receive → local_update → uplink → reduce → server_step → between_rounds
+
+Client functions (``init_client``, ``receive``, ``local_update``, ``retain``, ``scores``) are
+written for ONE client, as if there were no other. The engine alone decides how many run side by
+side: it vmaps, loops, chunks and shards them. A new method is one file that fills this tuple, and
+one line in the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_rec import uplink as uplink_transforms
+from fedjax_rec.batches import ClientData
+
+__all__ = [
+    "Broadcast",
+    "Info",
+    "Method",
+    "Traffic",
+    "identity_between_rounds",
+    "identity_receive",
+    "WeightedSum",
+    "weighted_mean",
+    "weighted_sum",
+]
+
+PyTree = Any
+
+
+class Broadcast(NamedTuple):
+    """What clients download.
+
+    Attributes:
+      shared: pytree that all clients get alike (not batched).
+      per_client: pytree with a leading axis of clients, in order of client id, of which each
+        client gets its own row; None when there is no such part.
+    """
+
+    shared: PyTree
+    per_client: PyTree = None
+
+
+class Traffic(NamedTuple):
+    """What travels for one client in one round, each a pytree of ``uplink.WireFormat``.
+
+    Attributes:
+      down: the download, as the wire carries it (labels in their bit width, not as int32).
+      up: the upload before the uplink transforms, which change it further.
+    """
+
+    down: PyTree
+    up: PyTree
+
+
+class Info(NamedTuple):
+    """What a client's local training reports.
+
+    Attributes:
+      loss: [] float32, mean training loss over the round's batches, each taken before its step.
+    """
+
+    loss: jax.Array
+
+
+class Method(NamedTuple):
+    """A federated recommender. ``S`` is its server state, ``C`` one client's state.
+
+    Attributes:
+      name: registry name.
+      config: the frozen dataclass of its options.
+      init: (key, problem) -> S. Raises InputError where the options do not fit the problem.
+      init_client: (key, S, num_users) -> C before the first round, with room for ``num_users``.
+      broadcast: S -> Broadcast.
+      receive: (key, C, Broadcast, ClientData) -> C: what a client does with a download.
+      local_update: (key, C, Broadcast, ClientData) -> (C, upload, Info).
+      retain: C -> C': what a client keeps until the next round. A client whose items are
+        overwritten by the next download need not keep them; ``receive`` takes C' as well.
+      uplink: the transform that an upload passes before it leaves.
+      weight: ClientData -> [] float, the client's weight in the reduction.
+      reduce: (acc, uploads, weights) -> acc, with uploads [n, …] and weights [n] of n clients;
+        ``acc`` is None at first. Must be additive: accumulators of two groups are summed.
+      server_step: (key, S, reduced) -> S, jitted.
+      between_rounds: (rng, round, S) -> S on the host, between rounds; ``rng`` is a NumPy
+        generator.
+      scores: (C, shared, user) -> [m] scores of all items for one user slot.
+      traffic: (Broadcast, upload) -> Traffic. Arrays may be shape structs, but for what the
+        formats depend on.
+      item_view: S -> dict of arrays for people to look at: "item_embeddings" [m, d] and
+        "labels" [m], each where the method has such.
+      default_rounds: rounds when the user names none.
+      published_evaluation: the point at which the method's own release scores its clients.
+    """
+
+    name: str
+    config: Any
+    init: Callable[..., PyTree]
+    init_client: Callable[..., PyTree]
+    broadcast: Callable[[PyTree], Broadcast]
+    receive: Callable[..., PyTree]
+    local_update: Callable[..., tuple[PyTree, PyTree, Info]]
+    retain: Callable[[PyTree], PyTree]
+    uplink: uplink_transforms.Transform
+    weight: Callable[[ClientData], jax.Array]
+    reduce: Callable[..., PyTree]
+    server_step: Callable[..., PyTree]
+    between_rounds: Callable[..., PyTree]
+    scores: Callable[..., jax.Array]
+    traffic: Callable[..., Traffic]
+    item_view: Callable[[PyTree], dict[str, np.ndarray]]
+    default_rounds: int = 100
+    published_evaluation: str = "trained"
+
+
+class WeightedSum(NamedTuple):
+    """Running Σ w_k·upload_k (a pytree like one upload) and Σ w_k ([] float32)."""
+
+    total: PyTree
+    weight: jax.Array
+
+
+def weighted_sum(acc: WeightedSum | None, uploads: PyTree, weights: jax.Array) -> WeightedSum:
+    """Adds a group's uploads to a running weighted sum: the default reduction."""
+
+    def weighted(x):
+        # A sum of products, not a dot: XLA fuses it with the addition to ``acc``.
+        return jnp.sum(weights.reshape(-1, *[1] * (x.ndim - 1)) * x, axis=0)
+
+    here = WeightedSum(jax.tree.map(weighted, uploads), jnp.sum(weights))
+    return here if acc is None else jax.tree.map(jnp.add, acc, here)
+
+
+def weighted_mean(reduced: WeightedSum) -> PyTree:
+    """The mean that a ``weighted_sum`` amounts to. At least one weight is positive: the engine
+    refuses an empty cohort."""
+    return jax.tree.map(lambda x: x / reduced.weight, reduced.total)
+
+
+def identity_receive(key, client, broadcast, data):
+    """A client that does nothing with the download but keep it for its training."""
+    return client
+
+
+def identity_between_rounds(rng, round_, server):
+    """A server with no host work."""
+    return server

@@ -1,0 +1,6 @@
+"""Score functions as small flax modules: (user slot, item rows) -> logits."""
+
+from fedjax_rec.models.linear_head import LinearHead
+from fedjax_rec.models.mf import MF
+
+__all__ = ["LinearHead", "MF"]

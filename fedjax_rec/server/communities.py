@@ -1,0 +1,153 @@
+"""Communities of a weighted graph by modularity: Leiden and Louvain."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fedjax_rec.errors import InputError
+
+if TYPE_CHECKING:
+    import igraph
+    from scipy.sparse import sparray
+
+__all__ = ["EmptyGraphWarning", "communities", "modularity"]
+
+
+class EmptyGraphWarning(UserWarning):
+    """No similarity reaches the threshold: every item is a community of its own."""
+
+
+def communities(
+    similarity: np.ndarray | sparray,
+    *,
+    threshold: float,
+    method: Literal["leiden", "louvain"] = "leiden",
+    implementation: Literal["igraph", "leidenalg"] = "igraph",
+    seed: int = 0,
+) -> np.ndarray:
+    """Communities of the graph whose edges are the similarities of at least ``threshold``.
+
+    Edges are weighted by similarity; both methods maximize modularity
+
+        Q = Σ_c [ w_c/W − (d_c/2W)² ],
+
+    with w_c the weight inside community c, d_c the sum of its weighted degrees and W all weight.
+    Leiden refines Louvain's moves so that communities are connected; it is the better default.
+
+    Args:
+      similarity: [m, m] dense, or scipy.sparse, symmetric; only the part above the diagonal is
+        read.
+      threshold: smallest similarity that makes an edge; must be above 0, since modularity needs
+        positive weights.
+      method: "leiden" or "louvain".
+      implementation: of Leiden. igraph's own C code finds the modularity of leidenalg's in a tenth
+        of the time on graphs of millions of edges.
+      seed: igraph's algorithms draw from a global generator; it is set for the call and restored.
+
+    Returns:
+      [m] int32 labels from 0, the largest community first (ties: the one with the earlier item).
+
+    Raises:
+      InputError: a matrix that is not square or not finite, a threshold that is not positive, or
+        an unknown method.
+
+    Warns:
+      EmptyGraphWarning: no edge; the labels are 0 … m − 1.
+
+    Example:
+      >>> import numpy as np
+      >>> blocks = np.kron(np.eye(2), np.ones((3, 3)))
+      >>> communities(blocks, threshold=0.5)
+      array([0, 0, 0, 1, 1, 1], dtype=int32)
+
+    Reference:
+      Traag, Waltman & van Eck, "From Louvain to Leiden", Scientific Reports 2019; Blondel et al.,
+      "Fast unfolding of communities in large networks", 2008.
+    """
+    if method not in ("leiden", "louvain"):
+        raise InputError(f"method={method!r} is not known: use 'leiden' or 'louvain'")
+    if implementation not in ("igraph", "leidenalg"):
+        raise InputError(f"implementation={implementation!r} is not known: 'igraph' or 'leidenalg'")
+    graph = _graph(similarity, threshold)
+    if not graph.ecount():
+        warnings.warn(
+            f"no similarity reaches the threshold {threshold}: every item is its own community",
+            EmptyGraphWarning,
+            stacklevel=2,
+        )
+        return np.arange(graph.vcount(), dtype=np.int32)
+    weights = graph.es["weight"]
+    if method == "leiden" and implementation == "leidenalg":
+        import leidenalg
+
+        partition = leidenalg.find_partition(
+            graph, leidenalg.ModularityVertexPartition, weights=weights, seed=seed % 2**31
+        )
+        return _by_size(partition.membership)
+    with _seeded_igraph(seed):
+        if method == "leiden":
+            partition = graph.community_leiden("modularity", weights=weights, n_iterations=-1)
+        else:
+            partition = graph.community_multilevel(weights=weights)
+    return _by_size(partition.membership)
+
+
+def modularity(similarity: np.ndarray | sparray, labels: np.ndarray, *, threshold: float) -> float:
+    """Modularity Q of a partition of the same graph as ``communities``; NaN without an edge."""
+    graph = _graph(similarity, threshold)
+    if not graph.ecount():
+        return float("nan")
+    return graph.modularity(np.asarray(labels).tolist(), weights=graph.es["weight"])
+
+
+def _graph(similarity, threshold) -> igraph.Graph:
+    import igraph
+    from scipy.sparse import issparse
+
+    if not threshold > 0:
+        raise InputError(f"threshold={threshold} must be above 0: modularity needs such weights")
+    shape = similarity.shape
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise InputError(f"a similarity matrix must be square, not {tuple(shape)}")
+    if issparse(similarity):
+        entries = similarity.tocoo()
+        i, j, values = entries.row, entries.col, entries.data
+    else:
+        similarity = np.asarray(similarity)
+        i, j = np.nonzero(np.triu(similarity >= threshold, k=1) | np.isnan(similarity))
+        values = similarity[i, j]
+    if not np.isfinite(values).all():
+        raise InputError("a similarity is not finite")
+    keep = (i < j) & (values >= threshold)
+    edges = np.column_stack([i[keep], j[keep]])
+    graph = igraph.Graph(n=shape[0], edges=edges)
+    graph.es["weight"] = values[keep].astype(float)
+    return graph
+
+
+def _by_size(membership):
+    membership = np.asarray(membership)
+    _, first, inverse, counts = np.unique(
+        membership, return_index=True, return_inverse=True, return_counts=True
+    )
+    rank = np.empty(len(counts), np.int32)
+    rank[np.lexsort((first, -counts))] = np.arange(len(counts))
+    return rank[inverse]
+
+
+@contextmanager
+def _seeded_igraph(seed) -> Iterator[None]:
+    """igraph draws from one global generator: lend it a seeded one, give it back the default."""
+    import igraph
+
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        yield
+    finally:
+        igraph.set_random_number_generator(random)

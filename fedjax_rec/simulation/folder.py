@@ -1,0 +1,91 @@
+"""The folder of a run: its files, written so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjax_rec.errors import InputError
+from fedjax_rec.simulation.checkpoint import Checkpoints
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """``OUT`` and what lies in it.
+
+    Args:
+      path: the folder; created when missing.
+      resume: whether a run that lies there is to go on.
+
+    Raises:
+      InputError: it cannot be written, is a file, or holds a run that is not to be resumed.
+    """
+
+    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+        self.path = Path(path)
+        if (self.path / "config.json").exists() and not resume:
+            raise InputError(
+                f"{self.path} already holds a run: add --resume to go on with it, "
+                "or name another --out"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {self.path}: {error.strerror}; name another --out"
+            ) from error
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Writes ``name`` as a whole."""
+        self._write(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Writes ``metrics.jsonl`` as a whole: on resume, the checkpoint's history is the truth."""
+        lines = (json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        self._write("metrics.jsonl", "".join(lines))
+
+    def append_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Adds an evaluated round's lines."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        try:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise InputError(_cannot_write(self.path / "metrics.jsonl", error)) from error
+
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Writes an ``.npz`` as a whole."""
+
+        def save(file):
+            np.savez_compressed(file, **arrays)
+
+        self._atomically(name, save, "wb")
+
+    def _write(self, name, text):
+        self._atomically(name, lambda file: file.write(text), "w")
+
+    def _atomically(self, name, write, mode):
+        target = self.path / name
+        temporary = self.path / f".{name}.tmp"
+        try:
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(_cannot_write(target, error)) from error
+
+
+def _cannot_write(path, error):
+    return f"cannot write {path}: {error.strerror}; free some space or name another --out"

@@ -1,0 +1,138 @@
+"""What a run writes down: metric rows, and the summary of its best round."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from typing import Any
+
+import numpy as np
+
+from fedjax_rec.data import Problem
+from fedjax_rec.evaluation import hit_ratio, mean, mrr, ndcg, recall
+from fedjax_rec.simulation.engine import Outcome, Seconds
+from fedjax_rec.simulation.ledger import Ledger
+
+__all__ = ["TOP_K", "metric_rows", "selection_metric", "summarize"]
+
+TOP_K = 10
+_SAMPLED = {"hr": hit_ratio, "ndcg": ndcg}
+_FULL = {"hr": hit_ratio, "ndcg": ndcg, "recall": recall, "mrr": mrr}
+_SPLITS = {"val": "validation", "test": "test"}
+
+
+def selection_metric(problem: Problem) -> str:
+    """The validation metric that names the best round."""
+    return f"hr@{TOP_K}/uni99" if problem.split == "loo" else f"recall@{TOP_K}/full"
+
+
+def metric_rows(
+    round_: int, outcome: Outcome, ledger: Ledger, spent: Seconds, extra: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The two lines of ``metrics.jsonl`` of an evaluated round, validation and test.
+
+    Args:
+      round_: the round.
+      outcome: its outcome, with ranks.
+      ledger: totals so far, this round included.
+      spent: wall time since the previous evaluated round.
+      extra: more keys, such as "cluster_sizes".
+    """
+    assert outcome.ranks is not None
+    shared = {
+        "train_loss": outcome.train_loss,
+        "clients": outcome.participants,
+        "uplink_bytes": outcome.bytes.up,
+        "downlink_bytes": outcome.bytes.down,
+        "uplink_bytes_total": ledger.up,
+        "downlink_bytes_total": ledger.down,
+        **extra,
+        "seconds": spent.total,
+        "compile_seconds": spent.compile,
+        "device_seconds": spent.device,
+        "host_seconds": spent.host,
+        "eval_seconds": spent.evaluation,
+    }
+    return [
+        {"round": round_, "split": split, **_metrics(outcome.ranks, prefix), **shared}
+        for split, prefix in _SPLITS.items()
+    ]
+
+
+def summarize(
+    history: list[dict[str, Any]],
+    problem: Problem,
+    *,
+    rounds: int,
+    seconds: Seconds,
+    trained_clients: int,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """The metrics part of ``summary.json``.
+
+    The best round is the one with the highest validation metric, the earliest on a tie; test
+    metrics are read there and nowhere else.
+
+    Args:
+      history: all metric rows.
+      problem: what was trained on.
+      rounds: rounds done.
+      seconds: total wall time by where it went.
+      trained_clients: participations, summed over rounds.
+      wall_seconds: wall time of all, checkpoints and preparation included.
+    """
+    metric = selection_metric(problem)
+    validation = {row["round"]: row for row in history if row["split"] == "val"}
+    test = {row["round"]: row for row in history if row["split"] == "test"}
+    best = max(validation, key=lambda r: (_value(validation[r][metric]), -r))
+    last = max(test)
+
+    def metrics(row):
+        return {k: v for k, v in row.items() if "@" in k}
+
+    return {
+        "rounds": rounds,
+        "best_round": best,
+        "selection": metric,
+        "validation": metrics(validation[best]),
+        "test": metrics(test[best]),
+        "final_test": metrics(test[last]),
+        "uplink_bytes_total": test[last]["uplink_bytes_total"],
+        "downlink_bytes_total": test[last]["downlink_bytes_total"],
+        "uplink_bytes_to_best": test[best]["uplink_bytes_total"],
+        "downlink_bytes_to_best": test[best]["downlink_bytes_total"],
+        "clients_per_second": trained_clients / seconds.device if seconds.device else None,
+        "wall_seconds": wall_seconds,
+        "compile_seconds": seconds.compile,
+        "device_seconds": seconds.device,
+        "host_seconds": seconds.host,
+        "eval_seconds": seconds.evaluation,
+        "peak_rss_bytes": _peak_rss(),
+    }
+
+
+def _metrics(ranks, prefix):
+    out = {}
+    if f"{prefix}_sampled" in ranks:
+        for name, metric in _SAMPLED.items():
+            values = metric(ranks[f"{prefix}_sampled"], TOP_K)
+            out[f"{name}@{TOP_K}/uni99"] = _number(mean(values))
+    for name, metric in _FULL.items():
+        out[f"{name}@{TOP_K}/full"] = _number(mean(metric(ranks[f"{prefix}_full"], TOP_K)))
+    return out
+
+
+def _number(value):
+    """JSON has no NaN: None where no user has a held-out item."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _value(metric):
+    return -np.inf if metric is None else metric
+
+
+def _peak_rss():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

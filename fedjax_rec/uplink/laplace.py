@@ -1,0 +1,28 @@
+"""Laplace noise on every uploaded value: local differential privacy."""
+
+from __future__ import annotations
+
+import jax
+
+from fedjax_rec.errors import InputError
+from fedjax_rec.uplink.transform import Transform, on_rows
+
+__all__ = ["laplace"]
+
+
+def laplace(scale: float) -> Transform:
+    """Adds independent Laplace(0, δ) noise to every value. Bytes stay the same.
+
+    Args:
+      scale: δ, the scale of the noise (its standard deviation is √2·δ).
+
+    Raises:
+      InputError: a scale that is negative or not finite.
+    """
+    if not 0 <= scale < float("inf"):
+        raise InputError(f"laplace={scale} must be 0 or a positive number")
+
+    def add_noise(key: jax.Array, rows: jax.Array) -> jax.Array:
+        return rows + scale * jax.random.laplace(key, rows.shape, rows.dtype)
+
+    return on_rows(add_noise)

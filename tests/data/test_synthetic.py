@@ -1,0 +1,112 @@
+"""The synthetic dataset: sizes as asked, a long tail, tastes that follow the planted clusters."""
+
+import numpy as np
+import pytest
+
+from fedjax_rec.data import load_dataset, synthetic
+from fedjax_rec.errors import InputError
+
+
+def test_shape_and_bounds() -> None:
+    dataset = synthetic()
+    assert repr(dataset).startswith("Dataset('synthetic': 400 users, 300 items, ")
+    counts = np.bincount(dataset.user, minlength=400)
+    assert counts.min() >= 5
+    assert counts.max() <= 150
+    assert 27 < counts.mean() < 32
+    pairs = dataset.user.astype(np.int64) * 300 + dataset.item
+    assert len(np.unique(pairs)) == len(pairs)
+    assert dataset.timestamp is not None
+    same_user = np.diff(dataset.user) == 0
+    assert (np.diff(dataset.timestamp)[same_user] >= 0).all()
+    assert (dataset.timestamp == np.floor(dataset.timestamp)).all()
+    assert dataset.item_cluster is not None
+    assert np.bincount(dataset.item_cluster).tolist() == [25] * 12
+    assert dataset.item_titles is not None
+    assert len(np.unique(dataset.item_titles)) == 300
+
+
+def test_deterministic_by_seed() -> None:
+    first, again, other = synthetic(seed=3), synthetic(seed=3), synthetic(seed=4)
+    for name in ("user", "item", "timestamp", "item_cluster", "item_titles", "item_ids"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    assert len(first.item) != len(other.item) or (first.item != other.item).any()
+
+
+def test_long_tail() -> None:
+    dataset = synthetic(users=4000, items=600, clusters=6, interactions_per_user=20)
+    flat = synthetic(users=4000, items=600, clusters=6, interactions_per_user=20, popularity=0.0)
+    share = {}
+    for name, data in {"zipf": dataset, "flat": flat}.items():
+        counts = np.sort(np.bincount(data.item, minlength=600))[::-1]
+        share[name] = counts[:60].sum() / counts.sum()  # Of the most popular tenth.
+    assert share["zipf"] > 0.4
+    assert share["flat"] < 0.2
+
+
+def test_popularity_follows_zipf_within_a_cluster() -> None:
+    # One cluster and few draws of many items: nearly with replacement, so counts ~ 1 / rank.
+    dataset = synthetic(users=20_000, items=200, clusters=1, interactions_per_user=5)
+    counts = np.sort(np.bincount(dataset.item, minlength=200))[::-1]
+    slope = np.polyfit(np.log(np.arange(20, 200)), np.log(counts[20:]), 1)[0]
+    assert -1.15 < slope < -0.85
+
+
+def test_tastes_follow_the_planted_clusters() -> None:
+    dataset = synthetic(users=300)
+    assert dataset.item_cluster is not None
+    table = np.zeros((300, 12))
+    np.add.at(table, (dataset.user, dataset.item_cluster[dataset.item]), 1.0)
+    top_two = np.sort(table, axis=1)[:, -2:].sum(axis=1) / table.sum(axis=1)
+    alike = synthetic(users=300, taste=100.0)
+    assert alike.item_cluster is not None
+    even = np.zeros((300, 12))
+    np.add.at(even, (alike.user, alike.item_cluster[alike.item]), 1.0)
+    top_two_even = np.sort(even, axis=1)[:, -2:].sum(axis=1) / even.sum(axis=1)
+    assert top_two.mean() > 0.6
+    assert top_two_even.mean() < 0.4
+
+
+def test_held_out_events_are_no_odder_than_others() -> None:
+    # Without the mixing, the last events would be each user's least likely ones.
+    dataset = synthetic(users=2000, seed=1)
+    popularity = np.bincount(dataset.item, minlength=300)[dataset.item]
+    last = np.append(np.diff(dataset.user) > 0, True)
+    assert abs(popularity[last].mean() / popularity.mean() - 1) < 0.1
+
+
+def test_unused_items_keep_a_column_and_small_sizes_work() -> None:
+    dataset = synthetic(users=1, items=1000, clusters=1000, interactions_per_user=5)
+    assert dataset.num_items == 1000
+    assert dataset.num_interactions == 5
+    tiny = synthetic(users=30, items=10, clusters=3, interactions_per_user=5)
+    assert (np.bincount(tiny.user) == 5).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"users": 0}, "users=0"),
+        ({"users": 2.5}, r"users=2\.5 is no integer"),
+        ({"items": 9}, "items=9 is below 10"),
+        ({"clusters": 301}, r"clusters=301 is outside 1 \.\. 300"),
+        ({"clusters": 0}, "clusters=0"),
+        ({"interactions_per_user": 4}, "interactions_per_user=4 is outside"),
+        ({"interactions_per_user": 151}, r"outside 5 \.\. 150"),
+        ({"interactions_per_user": float("nan")}, "interactions_per_user=nan"),
+        ({"taste": 0.0}, "taste"),
+        ({"breadth": 0.0}, "breadth"),
+        ({"popularity": -1}, "popularity"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": "a"}, "seed='a'"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        synthetic(**options)
+
+
+def test_load_dataset_passes_options() -> None:
+    assert load_dataset("synthetic", users=10, seed=5).num_users == 10
+    with pytest.raises(InputError, match=r"user= is no option of the synthetic dataset .*users"):
+        load_dataset(user=3)
