@@ -57,9 +57,9 @@ def _pair(
     optimizer: str,
     init_std: float,
 ) -> dict[str, Any]:
-    common = {"optimizer": optimizer, "local_epochs": 2, "init_std": init_std}
+    common: dict[str, Any] = {"optimizer": optimizer, "local_epochs": 2, "init_std": init_std}
     clusters = 12 if options.toy else 60
-    settings = {
+    settings: dict[str, Any] = {
         "rounds": rounds,
         "seed": options.seed,
         "protocol": protocol,

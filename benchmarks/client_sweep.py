@@ -38,7 +38,7 @@ def run(options: SweepOptions) -> Table:
         raise InputError(f"--methods {' '.join(sorted(unknown))}: choose from pfedrec, cgfedrec")
     clients, items, base_at = options.clients, options.items, 1_000
     if options.toy:
-        clients, items, base_at = (10, 40), 50, 10
+        clients, items, base_at = (10, 40), 80, 10
     table = Table("client_sweep", f"Client-count sweep, synthetic, m = {items}, d = 32", options)
     for name in options.methods:
         base: float | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fedjax_rec.data.options import check_choice, did_you_mean
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods.cgfedrec import CGFedRecConfig
 from fedjax_rec.methods.cgfedrec import cgfedrec as _cgfedrec
@@ -61,13 +61,15 @@ def build(name: str, **options: Any) -> Method:
       >>> build("cgfedrec", clusters=20).config.clusters
       20
     """
-    if name not in REGISTRY:
-        raise InputError(f"method {name!r} is not known: {_suggest(name, REGISTRY)}")
+    check_choice("method", name, REGISTRY)
     entry = REGISTRY[name]
     known = [field.name for field in dataclasses.fields(entry.config)]
     for option in options:
         if option not in known:
-            raise InputError(f"{name} has no option {option!r}: {_suggest(option, known)}")
+            raise InputError(
+                f"{option}= is no option of {name}{did_you_mean(option, known)}; "
+                f"it takes {', '.join(known) or 'none'}"
+            )
     return entry.factory(entry.config(**options))
 
 
@@ -81,11 +83,6 @@ def _register(name: str, config: type, factory: Callable[[Any], Method]) -> Call
     make.__name__ = make.__qualname__ = name
     make.__doc__ = f"{factory.__doc__}\n\n{config.__doc__}"
     return make
-
-
-def _suggest(word, known):
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known) or '(none)'}"
 
 
 cgfedrec = _register("cgfedrec", CGFedRecConfig, _cgfedrec)

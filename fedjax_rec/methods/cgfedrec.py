@@ -215,5 +215,6 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
         scores=scores,
         traffic=traffic,
         item_view=item_view,
+        epsilon=config.epsilon,
         published_evaluation="trained",
     )

@@ -29,6 +29,7 @@ __all__ = [
     "Traffic",
     "identity_between_rounds",
     "identity_receive",
+    "no_epsilon",
     "WeightedSum",
     "weighted_mean",
     "weighted_sum",
@@ -72,6 +73,11 @@ class Info(NamedTuple):
     loss: jax.Array
 
 
+def no_epsilon(upload: PyTree, rounds: int) -> float | None:
+    """An uplink that hides nothing."""
+    return None
+
+
 class Method(NamedTuple):
     """A federated recommender. ``S`` is its server state, ``C`` one client's state.
 
@@ -97,6 +103,8 @@ class Method(NamedTuple):
         formats depend on.
       item_view: S -> dict of arrays for people to look at: "item_embeddings" [m, d] and
         "labels" [m], each where the method has such.
+      epsilon: (upload, rounds) -> ε of a client that uploads so often, or None where its uplink
+        gives none.
       default_rounds: rounds when the user names none.
       published_evaluation: the point at which the method's own release scores its clients.
     """
@@ -117,6 +125,7 @@ class Method(NamedTuple):
     scores: Callable[..., jax.Array]
     traffic: Callable[..., Traffic]
     item_view: Callable[[PyTree], dict[str, np.ndarray]]
+    epsilon: Callable[[PyTree, int], float | None] = no_epsilon
     default_rounds: int = 100
     published_evaluation: str = "trained"
 

@@ -118,5 +118,6 @@ def fedmf(config: FedMFConfig) -> Method:
         scores=scores,
         traffic=traffic,
         item_view=item_view,
+        epsilon=config.epsilon,
         published_evaluation="download",
     )

@@ -91,6 +91,14 @@ class Uplink:
             steps.append(uplink.quantize_rows(self.bits))
         return uplink.chain(*steps)
 
+    def epsilon(self, table: Any, rounds: int) -> float | None:
+        """ε of a client that uploads ``table`` ([m, d], or its shape struct) ``rounds`` times.
+
+        None where there is none: no noise, or no clip to bound what it hides.
+        """
+        rows, dim = table.shape
+        return uplink.epsilon(self.clip, self.laplace, rows=rows, dim=dim, rounds=rounds)
+
 
 def initial_head(key: jax.Array, problem: Problem, dim: int) -> Any:
     """The linear head that every client starts from: one draw, a copy for each of its users."""

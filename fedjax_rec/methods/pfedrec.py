@@ -114,5 +114,6 @@ def pfedrec(config: PFedRecConfig) -> Method:
         scores=scores,
         traffic=traffic,
         item_view=item_view,
+        epsilon=config.epsilon,
         published_evaluation="trained",
     )

@@ -20,13 +20,17 @@ def kmeans(vectors: np.ndarray, clusters: int, *, seed: int) -> np.ndarray:
     Args:
       vectors: [m, d] float, finite.
       clusters: C, from 1 to m.
-      seed: of the start.
+      seed: of the start, 0 ≤ seed < 2³².
 
     Returns:
       [m] int32 labels, 0 ≤ label < C.
 
     Raises:
       InputError: clusters out of range, or a vector that is not finite.
+
+    Example:
+      >>> kmeans(np.array([[0.0, 0.0], [0.0, 0.1], [9.0, 9.0]]), 2, seed=0)
+      array([0, 0, 1], dtype=int32)
 
     Reference:
       Arthur & Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; the
@@ -42,14 +46,18 @@ def kmeans(vectors: np.ndarray, clusters: int, *, seed: int) -> np.ndarray:
     with threadpool_limits(1), warnings.catch_warnings():
         # Fewer distinct points than clusters: documented above, not worth a warning a round.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = KMeans(clusters, n_init=1, random_state=seed).fit(vectors)
+        fitted = KMeans(clusters, n_init=1, random_state=int(seed)).fit(vectors)
     return fitted.labels_.astype(np.int32)
 
 
 def require_finite(vectors: np.ndarray) -> np.ndarray:
     """The vectors as an array; raises InputError that names the first row that is not finite."""
     vectors = np.asarray(vectors)
+    if vectors.ndim != 2:
+        raise InputError(f"vectors must be [items, dim], not of shape {vectors.shape}")
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
-        raise InputError(f"item {int(bad.argmax())} has an embedding that is not finite")
+        raise InputError(
+            f"item {int(bad.argmax())} has an embedding that is not finite: lower the learning rate"
+        )
     return vectors

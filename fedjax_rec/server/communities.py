@@ -48,7 +48,9 @@ def communities(
       method: "leiden" or "louvain".
       implementation: of Leiden. igraph's own C code finds the modularity of leidenalg's in a tenth
         of the time on graphs of millions of edges.
-      seed: igraph's algorithms draw from a global generator; it is set for the call and restored.
+      seed: a whole number. igraph's algorithms draw from a global generator: it is set for the
+        call and, whatever happens, set back to Python's ``random``, igraph's default. (igraph
+        cannot be asked which generator it had: one of your own must be set again.)
 
     Returns:
       [m] int32 labels from 0, the largest community first (ties: the one with the earlier item).
@@ -87,7 +89,7 @@ def communities(
         import leidenalg
 
         partition = leidenalg.find_partition(
-            graph, leidenalg.ModularityVertexPartition, weights=weights, seed=seed % 2**31
+            graph, leidenalg.ModularityVertexPartition, weights=weights, seed=int(seed) % 2**31
         )
         return _by_size(partition.membership)
     with _seeded_igraph(seed):
@@ -99,11 +101,29 @@ def communities(
 
 
 def modularity(similarity: np.ndarray | sparray, labels: np.ndarray, *, threshold: float) -> float:
-    """Modularity Q of a partition of the same graph as ``communities``; NaN without an edge."""
+    """Modularity Q of a partition of the same graph as ``communities``; NaN without an edge.
+
+    Args:
+      similarity: [m, m], as in ``communities``.
+      labels: [m] int.
+      threshold: as in ``communities``.
+
+    Raises:
+      InputError: as ``communities``, or labels of another length.
+
+    Example:
+      >>> import numpy as np
+      >>> blocks = np.kron(np.eye(2), np.ones((3, 3)))
+      >>> modularity(blocks, np.array([0, 0, 0, 1, 1, 1]), threshold=0.5)
+      0.5
+    """
     graph = _graph(similarity, threshold)
+    _, labels = np.unique(np.asarray(labels), return_inverse=True)
+    if labels.shape != (graph.vcount(),):
+        raise InputError(f"{len(labels)} labels for {graph.vcount()} items: give one label an item")
     if not graph.ecount():
         return float("nan")
-    return graph.modularity(np.asarray(labels).tolist(), weights=graph.es["weight"])
+    return float(graph.modularity(labels.tolist(), weights=graph.es["weight"]))
 
 
 def _graph(similarity, threshold) -> igraph.Graph:
@@ -112,14 +132,15 @@ def _graph(similarity, threshold) -> igraph.Graph:
 
     if not threshold > 0:
         raise InputError(f"threshold={threshold} must be above 0: modularity needs such weights")
+    if not issparse(similarity):
+        similarity = np.asarray(similarity)
     shape = similarity.shape
     if len(shape) != 2 or shape[0] != shape[1]:
         raise InputError(f"a similarity matrix must be square, not {tuple(shape)}")
     if issparse(similarity):
-        entries = similarity.tocoo()
+        entries = similarity.tocsr().tocoo()  # csr adds up repeated entries: no parallel edges
         i, j, values = entries.row, entries.col, entries.data
     else:
-        similarity = np.asarray(similarity)
         i, j = np.nonzero(np.triu(similarity >= threshold, k=1) | np.isnan(similarity))
         values = similarity[i, j]
     if not np.isfinite(values).all():
@@ -146,7 +167,7 @@ def _seeded_igraph(seed) -> Iterator[None]:
     """igraph draws from one global generator: lend it a seeded one, give it back the default."""
     import igraph
 
-    igraph.set_random_number_generator(random.Random(seed))
+    igraph.set_random_number_generator(random.Random(int(seed)))
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ _BLOCK_ENTRIES = 4_000_000
 def cosine_similarity_graph(vectors: np.ndarray, *, threshold: float) -> csr_array:
     """Cosine similarities of at least ``threshold``, as a sparse upper triangle.
 
-    Computed in row blocks: no [m, m] array exists. A zero vector is similar to nothing.
+    Computed in float32 row blocks: no [m, m] array exists. A zero vector is similar to nothing.
 
     Args:
       vectors: [m, d] float, finite.
@@ -29,6 +29,11 @@ def cosine_similarity_graph(vectors: np.ndarray, *, threshold: float) -> csr_arr
     Returns:
       [m, m] scipy.sparse.csr_array, float32, entries (i, j) with i < j.
 
+    Example:
+      >>> import numpy as np
+      >>> cosine_similarity_graph(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), threshold=0.5).nnz
+      1
+
     Raises:
       InputError: a threshold out of range, or a vector that is not finite.
     """
@@ -36,9 +41,10 @@ def cosine_similarity_graph(vectors: np.ndarray, *, threshold: float) -> csr_arr
 
     if not 0 < threshold <= 1:
         raise InputError(f"threshold={threshold} must be above 0 and at most 1")
-    vectors = require_finite(vectors).astype(np.float32)
+    vectors = require_finite(vectors).astype(np.float64)
+    # Norms in float64: in float32 the squares of a tiny row vanish, and it would pass for zero.
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors / np.where(norm > 0, norm, 1)
+    unit = (vectors / np.where(norm > 0, norm, 1)).astype(np.float32)
 
     m = len(unit)
     block = max(1, _BLOCK_ENTRIES // max(m, 1))
@@ -49,5 +55,7 @@ def cosine_similarity_graph(vectors: np.ndarray, *, threshold: float) -> csr_arr
         rows.append(i + start)
         columns.append(j + start)
         values.append(similarity[i, j])
-    parts = [np.concatenate(x) for x in (values, rows, columns)] if rows else [[], [], []]
-    return csr_array((parts[0], (parts[1], parts[2])), shape=(m, m), dtype=np.float32)
+    if not rows:
+        return csr_array((m, m), dtype=np.float32)
+    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+    return csr_array(entries, shape=(m, m))

@@ -215,6 +215,12 @@ class Engine:
         broadcast = self._replicate(self.method.broadcast(state.server))
         return self._rank(state, broadcast, round_key, watch or _Watch())
 
+    def epsilon(self, rounds: int) -> float | None:
+        """ε of a client that takes part in ``rounds`` rounds; None before the first, or for none."""
+        if self._upload is None:
+            return None
+        return self.method.epsilon(self._upload, rounds)
+
     def client_states(self, state: State) -> Any:
         """All clients' states as NumPy arrays [num_clients, …], in order of client id."""
         rows = self.layout.row_of_client

@@ -18,9 +18,11 @@ from fedjax_rec.evaluation.ranks import HeldOut
 
 __all__ = ["Bucket", "Layout", "lay_out"]
 
-# More buckets save padding but cost a compilation each; stop where the padding left is this small.
+# More buckets save padding but cost a compilation each: stop where the padding left is small,
+# relative to the work or in itself.
 _MAX_BUCKETS = 5
 _ACCEPTED_PADDING = 1.25
+_ACCEPTED_ENTRIES = 10_000
 
 
 class Bucket(NamedTuple):
@@ -112,7 +114,7 @@ def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
         options = cost[:-1, None] + padded
         choices.append(options.argmin(axis=0))
         cost = np.concatenate([[np.inf], options.min(axis=0)])
-        if cost[-1] <= _ACCEPTED_PADDING * lengths.sum():
+        if cost[-1] <= max(_ACCEPTED_PADDING * lengths.sum(), lengths.sum() + _ACCEPTED_ENTRIES):
             break
 
     cuts = [len(ends)]

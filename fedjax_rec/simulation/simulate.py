@@ -158,7 +158,7 @@ def simulate(
             state = run.resume(state)
         run.folder.write_json("config.json", config)
         run.folder.write_metrics(run.history)
-    for note in problem.notes:
+    for note in (*problem.notes, *_privacy_notes(method.config)):
         run.progress.say(f"note: {note}")
 
     state = run.go(state, checkpoint_every)
@@ -210,6 +210,9 @@ class _Run:
         rows: list[dict[str, Any]] = []
         if evaluate:
             extra = _cluster_sizes(self.engine.method.item_view(state.server))
+            epsilon = self.engine.epsilon(number)
+            if epsilon is not None:  # of a client that took part in every round: an upper bound
+                extra |= {"epsilon": epsilon, "epsilon_per_round": self.engine.epsilon(1)}
             rows = metric_rows(number, outcome, self.ledger, self.spent, extra)
             self.spent = Seconds()
             self.history += rows
@@ -288,6 +291,7 @@ class _Run:
                 trained_clients=sum(row["clients"] for row in self.timings),
                 wall_seconds=wall_seconds,
             ),
+            "epsilon": engine.epsilon(self.round),
             "warnings": list(problem.notes),
         }
         if self.folder:
@@ -391,6 +395,12 @@ def _fingerprint(problem):
     for array in (*arrays, problem.client_starts, *(problem.evaluation_negatives or ())):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _privacy_notes(options):
+    if getattr(options, "laplace", None) and getattr(options, "clip", None) is None:
+        return (f"--laplace {options.laplace} without --clip: the noise hides some, but gives no ε",)
+    return ()
 
 
 def _versions():

@@ -13,6 +13,9 @@ __all__ = ["laplace"]
 def laplace(scale: float) -> Transform:
     """Adds independent Laplace(0, δ) noise to every value. Bytes stay the same.
 
+    Noise is drawn in the row's own precision: in float32 it never exceeds about 16·δ, and its low
+    bits are not those of real numbers, so an ε (see ``privacy``) is that of ideal noise.
+
     Args:
       scale: δ, the scale of the noise (its standard deviation is √2·δ).
 

@@ -70,7 +70,7 @@ def on_rows(
         return jax.tree.unflatten(structure, out)
 
     def reshape(form):
-        return wire(form) if len(form.shape) >= 2 else form
+        return wire(form) if form.floating and len(form.shape) >= 2 else form
 
     def formats(tree):
         return jax.tree.map(reshape, tree, is_leaf=lambda x: isinstance(x, WireFormat))

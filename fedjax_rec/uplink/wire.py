@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from fedjax_rec.errors import InputError
 
@@ -19,11 +20,13 @@ class WireFormat(NamedTuple):
       shape: the array's shape; a transform may need its rows.
       value_bits: bits of one value.
       overhead_bits: bits of the whole array beside its values (scales, headers).
+      floating: whether the values are floating-point numbers; transforms leave others alone.
     """
 
     shape: tuple[int, ...]
     value_bits: int
     overhead_bits: int = 0
+    floating: bool = False
 
     @property
     def values(self) -> int:
@@ -55,7 +58,12 @@ def dense(tree: Any) -> Any:
       >>> dense(jnp.zeros((1682, 32))).bytes
       215296
     """
-    return jax.tree.map(lambda x: WireFormat(tuple(x.shape), 8 * x.dtype.itemsize), tree)
+
+    def form(x: Any) -> WireFormat:
+        floating = bool(jnp.issubdtype(x.dtype, jnp.floating))
+        return WireFormat(tuple(x.shape), 8 * x.dtype.itemsize, floating=floating)
+
+    return jax.tree.map(form, tree)
 
 
 def labels(count: int, classes: int) -> WireFormat:

@@ -1,0 +1,430 @@
+"""The command line: parses into dataclasses, calls the API, nothing more.
+
+A user's mistake ends with one line on the standard error and status 2.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fedjax_rec.errors import InputError, TrainingError
+
+__all__ = ["main"]
+
+_USAGE_ERROR = 2
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What to train on.
+
+    Attributes:
+      data: "synthetic", a known dataset (see ``fedjax-rec data list``), or the path of a file.
+      data_options: options of the synthetic generator or of the reader, such as ``users=1000
+        items=500``, or ``separator=; timestamp=3``.
+      protocol: leak-free: training negatives come from all items that the user does not train on.
+        published: from outside the user's whole history, as in the papers' releases, for
+        comparing with their tables; figures are inflated.
+      split: loo: leave one out by time, ranked among 99 sampled items and among all. ratio:
+        72/8/20, ranked among all.
+      clients: number of clients that the users are grouped into; default: one user each, or the
+        dataset's own grouping.
+      client_limit: use the first N clients only.
+    """
+
+    data: str = "synthetic"
+    data_options: tuple[str, ...] = ()
+    protocol: Literal["leak-free", "published"] = "leak-free"
+    split: Literal["loo", "ratio"] = "loo"
+    clients: int | None = None
+    client_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run it.
+
+    Attributes:
+      rounds: communication rounds; default: the method's own.
+      cohort: clients taking part in a round: a fraction with a decimal point (0.1), or a number.
+      seed: of everything random.
+      eval_every: evaluate every N rounds, and after the last.
+      evaluate_at: download: what a user would be served at the start of the next round. trained:
+        right after local training. Default: download; under published, as the method's release.
+      chunk: clients trained side by side on a device, or auto. Bounds memory.
+      devices: devices to use; default: all (on a CPU, one a core).
+      checkpoint_every: rounds between checkpoints.
+      out: folder of the run; default: runs/METHOD-DATA-PROTOCOL-seedS.
+      resume: go on with the run in --out.
+      label: the run's name in reports; default: the method's.
+      report: write report.html at the end.
+      debug: client by client, without jit: slow, but errors name their place.
+      quiet: no line a round.
+    """
+
+    rounds: int | None = None
+    cohort: str = "1.0"
+    seed: int = 0
+    eval_every: int = 1
+    evaluate_at: Literal["download", "trained"] | None = None
+    chunk: int | Literal["auto"] = "auto"
+    devices: int | None = None
+    checkpoint_every: int = 10
+    out: Path | None = None
+    resume: bool = False
+    label: str | None = None
+    report: bool = True
+    debug: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class DataList:
+    """List the datasets that have a name."""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Show what a dataset is, its statistics and what its reader noticed.
+
+    Attributes:
+      name: a known dataset, "synthetic", or a path.
+      data_options: as ``run --data-options``.
+    """
+
+    name: tyro.conf.Positional[str]
+    data_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataGet:
+    """Download a known dataset into the cache, checked, with its licence shown.
+
+    Attributes:
+      name: see ``fedjax-rec data list``.
+    """
+
+    name: tyro.conf.Positional[str]
+
+
+@dataclass(frozen=True)
+class DataSynth:
+    """Write a synthetic dataset with planted clusters as RecBole atomic files.
+
+    Attributes:
+      out: the ``.inter`` file to write; the ``.item`` file goes beside it.
+      users: number of users.
+      items: number of items.
+      clusters: planted item clusters.
+      interactions_per_user: mean number of interactions.
+      seed: of the generator.
+    """
+
+    out: tyro.conf.Positional[Path]
+    users: int = 400
+    items: int = 300
+    clusters: int = 12
+    interactions_per_user: float = 30.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Report on one run, or compare several: a table here, and an HTML page.
+
+    Attributes:
+      runs: folders written by ``fedjax-rec run``.
+      out: the page; default: report.html in the only run's folder, or compare.html here.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path | None = None
+
+
+DESCRIPTION = """Federated recommendation, simulated with all clients as one batched pytree.
+
+    fedjax-rec run cgfedrec --data ml-100k --rounds 100
+    fedjax-rec run local --data ml-100k --protocol published
+    fedjax-rec report runs/*"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``fedjax-rec``. Exits with 0, 2 (a mistake, one line) or 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(arguments)
+    except (InputError, TrainingError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, as with ``| head``
+
+
+def _dispatch(arguments):
+    command = _parse(_commands(), arguments)
+    if isinstance(command, DataList):
+        _data_list()
+    elif isinstance(command, DataInfo):
+        _data_info(command)
+    elif isinstance(command, DataGet):
+        _data_get(command)
+    elif isinstance(command, DataSynth):
+        _data_synth(command)
+    elif isinstance(command, Report):
+        _report(command)
+    else:
+        _run(command, arguments)
+
+
+def _commands():
+    """The type of the whole command line: commands, and a subcommand for every method."""
+    from fedjax_rec.methods import REGISTRY
+
+    def choice(types):
+        choices: Any = None
+        for name, kind in types.items():
+            text = (kind.__doc__ or "").strip().splitlines()[0]
+            one = Annotated[kind, tyro.conf.subcommand(name, description=text, prefix_name=False)]
+            choices = one if choices is None else choices | one
+        return choices
+
+    methods = {
+        name: dataclasses.make_dataclass(
+            "Run",
+            [
+                ("method", tyro.conf.OmitArgPrefixes[entry.config], field(default_factory=entry.config)),
+                ("data", tyro.conf.OmitArgPrefixes[DataOptions], field(default_factory=DataOptions)),
+                ("run", tyro.conf.OmitArgPrefixes[RunOptions], field(default_factory=RunOptions)),
+            ],
+            namespace={"__doc__": _summary(entry.factory), "name": name},
+            frozen=True,
+        )
+        for name, entry in REGISTRY.items()
+    }
+    data = {"list": DataList, "info": DataInfo, "get": DataGet, "synth": DataSynth}
+    groups = {
+        "run": dataclasses.make_dataclass(
+            "RunCommand", [("command", choice(methods))],
+            namespace={"__doc__": "Train a method and evaluate it."},
+        ),
+        "data": dataclasses.make_dataclass(
+            "DataCommand", [("command", choice(data))],
+            namespace={"__doc__": "List, inspect, download or make datasets."},
+        ),
+        "report": Report,
+    }  # fmt: skip
+    return choice(groups)
+
+
+def _summary(factory):
+    return (factory.__doc__ or "").strip().splitlines()[0]
+
+
+def _parse(kind, arguments):
+    """tyro's parsing, with its boxed errors told in one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            command = tyro.cli(
+                kind,
+                prog="fedjax-rec",
+                description=DESCRIPTION,
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        _fail(_one_line(said.getvalue()))
+    return getattr(command, "command", command)
+
+
+def _one_line(box: str) -> str:
+    """What an error box says: its message, the nearest option if it names one, and the help."""
+    lines = [re.sub(r"^[\s│]+|[\s│]+$", "", line) for line in box.splitlines()]
+    text = "\n".join(line for line in lines if not re.match(r"[╭╰]", line))
+    message, *others = re.split(r"\n─+\n", text)
+    hint = " ".join(others)
+    near = re.search(r"Perhaps you meant:?\s+(--[\w-]+)", hint)
+    choices = re.search(r"Available subcommands: ([\w-]+(?:, [\w-]+)*)", hint)
+    helped = re.search(r"For full helptext, (?:see|run) (.*--help)", hint)
+    parts = [message.replace("\n", " ").strip().rstrip(".")]
+    if near:
+        parts.append(f"did you mean {near[1]}?")
+    if choices:
+        parts.append(f"choose from {choices[1]}")
+    if helped:
+        parts.append(f"see {helped[1]}")
+    return "; ".join(parts)
+
+
+def _run(command, arguments):
+    import fedjax_rec
+
+    data, run = command.data, command.run
+    method = fedjax_rec.methods.REGISTRY[command.name].factory(command.method)
+    dataset = fedjax_rec.load_dataset(data.data, **_keywords(data.data_options))
+    out = run.out or _free_folder(
+        f"{command.name}-{dataset.name}-{data.protocol}-seed{run.seed}", run.resume
+    )
+    result = fedjax_rec.simulate(
+        method,
+        dataset,
+        rounds=run.rounds,
+        seed=run.seed,
+        protocol=data.protocol,
+        split=data.split,
+        clients=data.clients,
+        client_limit=data.client_limit,
+        cohort=_cohort(run.cohort),
+        eval_every=run.eval_every,
+        evaluate_at=run.evaluate_at,
+        chunk=run.chunk,
+        devices=run.devices,
+        checkpoint_every=run.checkpoint_every,
+        out=out,
+        resume=run.resume,
+        report=run.report,
+        debug=run.debug,
+        progress=not run.quiet,
+        label=run.label,
+        command=shlex.join(["fedjax-rec", *arguments]),
+    )
+    del result
+    _show([out])
+    print(f"report: {out / 'report.html'}" if run.report else f"run: {out}")
+
+
+def _report(command):
+    from fedjax_rec.reports import write_report
+
+    if not command.runs:
+        raise InputError("report: name at least one run folder, such as runs/*")
+    out = command.out
+    if out is None:
+        out = command.runs[0] / "report.html" if len(command.runs) == 1 else Path("compare.html")
+    page = write_report(command.runs, out)
+    _show(command.runs)
+    print(f"report: {page}")
+
+
+def _data_list():
+    from rich.console import Console
+    from rich.table import Table
+
+    from fedjax_rec.data import KNOWN_DATASETS
+
+    table = Table("name", "users", "items", "interactions", "splits", "what")
+    table.columns[0].no_wrap = True
+    table.add_row("synthetic", *"···", "loo, ratio", "planted clusters and tastes, made on the spot")
+    for known in KNOWN_DATASETS.values():
+        counts = (f"{n:,}" for n in (known.users, known.items, known.interactions))
+        table.add_row(known.name, *counts, ", ".join(known.splits), known.title)
+    Console().print(table)
+    print("or the path of a file: see fedjax-rec data info --help")
+
+
+def _data_info(command):
+    import numpy as np
+
+    from fedjax_rec.data import KNOWN_DATASETS, load_dataset
+
+    known = KNOWN_DATASETS.get(command.name)
+    if known is not None:
+        print(f"{known.name}: {known.title}\nlicence: {known.licence}\nfrom: {known.homepage}")
+    dataset = load_dataset(command.name, **_keywords(command.data_options))
+    counts = np.bincount(dataset.user, minlength=dataset.num_users)
+    density = dataset.num_interactions / (dataset.num_users * dataset.num_items)
+    print(
+        f"users: {dataset.num_users:,}\n"
+        f"items: {dataset.num_items:,}\n"
+        f"interactions: {dataset.num_interactions:,} (density {100 * density:.2f} %)\n"
+        f"interactions a user: {counts.min()} to {counts.max()}, median {np.median(counts):.0f}\n"
+        f"times: {'yes' if dataset.timestamp is not None else 'no (use --split ratio)'}\n"
+        f"titles: {'yes' if dataset.item_titles is not None else 'no'}\n"
+        f"own split: {'yes' if dataset.split is not None else 'no'}"
+    )
+    for note in dataset.notes:
+        print(f"note: {note}")
+
+
+def _data_get(command):
+    from fedjax_rec.data import locate
+
+    path, notes = locate(command.name)
+    for note in notes:
+        print(f"note: {note}")
+    print(path)
+
+
+def _data_synth(command):
+    from fedjax_rec.data import synthetic, write_recbole
+
+    options = {k: v for k, v in dataclasses.asdict(command).items() if k != "out"}
+    for path in write_recbole(synthetic(**options), command.out):
+        print(path)
+
+
+def _show(runs):
+    from rich.console import Console
+
+    from fedjax_rec.reports import comparison_table, load_run
+
+    Console().print(comparison_table([load_run(run) for run in runs]))
+
+
+def _free_folder(name, resume):
+    """``runs/NAME``, numbered where it is taken; to be resumed, the plain one."""
+    safe = re.sub(r"[^\w.-]+", "_", name)
+    folder = Path("runs") / safe
+    number = 2
+    while folder.exists() and not resume:
+        folder = Path("runs") / f"{safe}-{number}"
+        number += 1
+    return folder
+
+
+def _cohort(text: str) -> float | int:
+    try:
+        return float(text) if re.search(r"[.eE]", text) else int(text)
+    except ValueError:
+        raise InputError(
+            f"--cohort {text!r} is no number: use a fraction such as 0.1, or a number of clients"
+        ) from None
+
+
+def _keywords(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["users=1000"]`` -> ``{"users": 1000}``; what is no Python literal stays text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.isidentifier():
+            raise InputError(f"--data-options {pair!r} is not of the form name=value")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return found
+
+
+def _fail(message: str) -> None:
+    print(f"fedjax-rec: error: {message}", file=sys.stderr)
+    raise SystemExit(_USAGE_ERROR)
+
+
+if __name__ == "__main__":
+    main()
