@@ -60,7 +60,7 @@ def run(options: GpuOptions) -> Table:
     )
     table.add(
         **{
-            "figure": f"CGFedRec, {rounds} rounds with k-means and evaluation, compilation apart",
+            "figure": f"CGFedRec, {rounds} rounds, k-means, evaluation",
             "s": whole,
             "target s": 60.0,
             "verdict": _verdict(whole, 60.0),
@@ -71,7 +71,7 @@ def run(options: GpuOptions) -> Table:
     figures, _ = _figures(method, data, pfedrec_rounds, skip=1, options=options)
     table.add(**{"figure": "PFedRec round, 1 local epoch"}, **figures)
     table.note(
-        "Medians over rounds. 'transfer s': mean items to the host plus labels to the device, "
+        "Medians over rounds, compilation apart. 'transfer s': mean items to the host plus labels to the device, "
         "measured by itself; it is part of 'host s' and not on top of it."
     )
     return table

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import pandas as pd
-import rich
+import rich.console
 import rich.markup
 import rich.table
 import tyro
@@ -109,23 +109,41 @@ class Table:
     def show(self) -> None:
         """Prints the table, its notes and where the JSON lies."""
         kind = "TOY SIZE, no figure to quote: " if self.options.toy else ""
-        table = rich.table.Table(title=kind + self.title)
-        for column in self.columns:
-            numeric = all(isinstance(row.get(column), int | float | None) for row in self.rows)
-            table.add_column(column, justify="right" if numeric else "left")
-        for row in self.rows:
-            table.add_row(*(_cell(row.get(column)) for column in self.columns))
-        rich.print(table)
+        console = rich.console.Console()
+        table = self._layout(kind + self.title)
+        # Measured on endless paper: a console caps what it measures at its own width.
+        wanted = rich.console.Console(width=10_000).measure(table).maximum
+        if wanted > console.width and len(self.rows) < len(self.columns):
+            table = self._layout(kind + self.title, upright=True)
+        console.print(table)
         machine = self.environment
-        rich.print(
+        console.print(
             f"{machine['cpu']}, {machine['cores']} cores; {machine['device']}; "
             f"load at start {machine['load_average']}"
         )
         for line in self.notes:
-            rich.print(f"- {rich.markup.escape(line)}")
+            console.print(f"- {rich.markup.escape(line)}")
         path = self.save()
         if path is not None:
-            rich.print(f"written: {path}")
+            console.print(f"written: {path}")
+
+    def _layout(self, title: str, *, upright: bool = False) -> rich.table.Table:
+        """One line a row; `upright`, for many columns: one line a column."""
+        lines = [[_cell(row.get(column)) for column in self.columns] for row in self.rows]
+        table = rich.table.Table(title=title, show_header=not upright)
+        if upright:
+            table.add_column(style="bold")
+            for _ in lines:
+                table.add_column(justify="right")
+            for column, *cells in zip(self.columns, *lines, strict=True):
+                table.add_row(column, *cells)
+            return table
+        for column in self.columns:
+            numeric = all(isinstance(row.get(column), int | float | None) for row in self.rows)
+            table.add_column(column, justify="right" if numeric else "left")
+        for line in lines:
+            table.add_row(*line)
+        return table
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

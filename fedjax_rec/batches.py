@@ -7,7 +7,7 @@ every epoch, all inside the compiled program, so nothing of it crosses from the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +22,25 @@ class ClientData(NamedTuple):
 
     Attributes:
       client: [] int32, the client's id (folded into its keys).
-      count: [] int32, number of positives.
-      items: [P] int32, positives by user; 0 beyond ``count``.
+      positives: [] int32, how many there are.
+      items: [P] int32, positives by user; 0 beyond ``positives``.
       users: [P] int32, the local user (0 … U − 1) of each positive.
       forbidden: [F] int32, the items that negatives avoid, sorted within each user and stored as
         item − rank (the r-th item that is *not* forbidden is then one binary search away).
       forbidden_starts: [U + 1] int32, each user's part of ``forbidden``.
-      longest: [] int32, the largest ``count`` among the clients trained side by side. It sets
+      longest: [] int32, the largest ``positives`` among the clients trained side by side. It sets
         loop lengths, so it is one number for the whole group, never a batched one.
+
+    Arrays of NumPy while they are laid out on the host, of JAX from then on.
     """
 
-    client: jax.Array
-    count: jax.Array
-    items: jax.Array
-    users: jax.Array
-    forbidden: jax.Array
-    forbidden_starts: jax.Array
-    longest: jax.Array
+    client: Any
+    positives: Any
+    items: Any
+    users: Any
+    forbidden: Any
+    forbidden_starts: Any
+    longest: Any
 
     @property
     def num_users(self) -> int:
@@ -101,7 +103,7 @@ def sample_negatives(key: jax.Array, data: ClientData, num_items: int, negatives
 def draw_samples(key: jax.Array, data: ClientData, num_items: int, negatives: int) -> Samples:
     """A round's samples: the positives and ``negatives`` fresh negatives for each."""
     drawn = sample_negatives(key, data, num_items, negatives)
-    valid = jnp.arange(data.items.shape[0]) < data.count
+    valid = jnp.arange(data.items.shape[0]) < data.positives
     return Samples(
         items=jnp.concatenate([data.items, drawn.reshape(-1)]),
         users=jnp.tile(data.users, 1 + negatives),
@@ -138,9 +140,9 @@ def for_each_batch(
     """
     samples = draw_samples(jax.random.fold_in(key, 0), data, num_items, negatives)
     total = samples.items.shape[0]
-    positives = data.items.shape[0]
+    slots = data.items.shape[0]
     padding = -total % batch_size
-    used = data.count * (1 + negatives)
+    used = data.positives * (1 + negatives)
     batches = (data.longest * (1 + negatives) + batch_size - 1) // batch_size
 
     def epoch(index, carry):
@@ -160,7 +162,7 @@ def for_each_batch(
                 Batch(
                     items=part(items),
                     users=jnp.int32(0) if users is None else part(users),
-                    labels=(part(order) < positives).astype(jnp.float32),
+                    labels=(part(order) < slots).astype(jnp.float32),
                     mask=start + jnp.arange(batch_size) < used,
                 ),
             )

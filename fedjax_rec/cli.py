@@ -198,36 +198,29 @@ def _commands():
         choices: Any = None
         for name, kind in types.items():
             text = (kind.__doc__ or "").strip().splitlines()[0]
-            one = Annotated[kind, tyro.conf.subcommand(name, description=text, prefix_name=False)]
+            command = tyro.conf.subcommand(name, description=text, prefix_name=False)
+            one: Any = Annotated[kind, command]
             choices = one if choices is None else choices | one
         return choices
 
-    methods = {
-        name: dataclasses.make_dataclass(
-            "Run",
-            [
-                ("method", tyro.conf.OmitArgPrefixes[entry.config], field(default_factory=entry.config)),
-                ("data", tyro.conf.OmitArgPrefixes[DataOptions], field(default_factory=DataOptions)),
-                ("run", tyro.conf.OmitArgPrefixes[RunOptions], field(default_factory=RunOptions)),
-            ],
-            namespace={"__doc__": _summary(entry.factory), "name": name},
-            frozen=True,
-        )
-        for name, entry in REGISTRY.items()
-    }
+    def command(name, fields, doc):
+        # Built here rather than written out: the methods come from the registry.
+        namespace = {"__doc__": doc, "name": name}
+        return dataclasses.make_dataclass("Command", fields, namespace=namespace, frozen=True)
+
+    methods = {}
+    for name, entry in REGISTRY.items():
+        parts = {"method": entry.config, "data": DataOptions, "run": RunOptions}
+        fields = [(part, kind, field(default_factory=kind)) for part, kind in parts.items()]
+        methods[name] = command(name, fields, _summary(entry.factory))
     data = {"list": DataList, "info": DataInfo, "get": DataGet, "synth": DataSynth}
-    groups = {
-        "run": dataclasses.make_dataclass(
-            "RunCommand", [("command", choice(methods))],
-            namespace={"__doc__": "Train a method and evaluate it."},
-        ),
-        "data": dataclasses.make_dataclass(
-            "DataCommand", [("command", choice(data))],
-            namespace={"__doc__": "List, inspect, download or make datasets."},
-        ),
-        "report": Report,
-    }  # fmt: skip
-    return choice(groups)
+    return choice(
+        {
+            "run": command("run", [("command", choice(methods))], "Train a method, evaluate it."),
+            "data": command("data", [("command", choice(data))], "List, inspect, get, make data."),
+            "report": Report,
+        }
+    )
 
 
 def _summary(factory):
@@ -330,7 +323,9 @@ def _data_list():
 
     table = Table("name", "users", "items", "interactions", "splits", "what")
     table.columns[0].no_wrap = True
-    table.add_row("synthetic", *"···", "loo, ratio", "planted clusters and tastes, made on the spot")
+    table.add_row(
+        "synthetic", *"···", "loo, ratio", "planted clusters and tastes, made on the spot"
+    )
     for known in KNOWN_DATASETS.values():
         counts = (f"{n:,}" for n in (known.users, known.items, known.interactions))
         table.add_row(known.name, *counts, ", ".join(known.splits), known.title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import jax
@@ -174,7 +175,7 @@ def _pairwise_kept(unit, has_positive, temperature, with_gradient):
     m = unit.shape[0]
     count = -(-m // _TILE_ROWS)
     edges = [round(m * i / count) for i in range(count + 1)]
-    spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    spans = [slice(a, b) for a, b in pairwise(edges)]
     rows = [unit[span] for span in spans]
     upper = [(i, j) for i in range(count) for j in range(i, count)]
 

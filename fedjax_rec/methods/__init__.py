@@ -10,7 +10,7 @@ from fedjax_rec.data.options import check_choice, did_you_mean
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods.cgfedrec import CGFedRecConfig
 from fedjax_rec.methods.cgfedrec import cgfedrec as _cgfedrec
-from fedjax_rec.methods.contract import Broadcast, Info, Method, Traffic
+from fedjax_rec.methods.contract import Broadcast, EvaluateAt, Info, Method, Traffic
 from fedjax_rec.methods.fedmf import FedMFConfig
 from fedjax_rec.methods.fedmf import fedmf as _fedmf
 from fedjax_rec.methods.local import LocalConfig
@@ -24,6 +24,7 @@ __all__ = [
     "REGISTRY",
     "Broadcast",
     "Entry",
+    "EvaluateAt",
     "Info",
     "Method",
     "Traffic",

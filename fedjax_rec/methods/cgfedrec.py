@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -26,7 +25,7 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head, train_locally
-from fedjax_rec.models import LinearHead
+from fedjax_rec.models import LinearHead, score
 from fedjax_rec.server import communities, cosine_similarity_graph, kmeans
 
 __all__ = ["CGFedRecConfig", "cgfedrec"]
@@ -181,7 +180,7 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
 
     def scores(client: Client, shared: Labels, user: jax.Array) -> jax.Array:
         model = LinearHead(client.head["bias"].shape[0])
-        return model.apply({"params": client.head}, user, client.items)
+        return score(model, client.head, user, client.items)
 
     def traffic(download: Broadcast, upload: jax.Array) -> Traffic:
         labels, known = download.shared

@@ -13,7 +13,7 @@ one line in the registry.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from fedjax_rec.batches import ClientData
 
 __all__ = [
     "Broadcast",
+    "EvaluateAt",
     "Info",
     "Method",
     "Traffic",
@@ -35,6 +36,7 @@ __all__ = [
     "weighted_sum",
 ]
 
+EvaluateAt = Literal["download", "trained"]
 PyTree = Any
 
 
@@ -127,7 +129,7 @@ class Method(NamedTuple):
     item_view: Callable[[PyTree], dict[str, np.ndarray]]
     epsilon: Callable[[PyTree, int], float | None] = no_epsilon
     default_rounds: int = 100
-    published_evaluation: str = "trained"
+    published_evaluation: EvaluateAt = "trained"
 
 
 class WeightedSum(NamedTuple):

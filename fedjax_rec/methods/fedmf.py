@@ -22,7 +22,7 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, train_locally
-from fedjax_rec.models import MF
+from fedjax_rec.models import MF, score
 
 __all__ = ["FedMFConfig", "fedmf"]
 
@@ -93,7 +93,7 @@ def fedmf(config: FedMFConfig) -> Method:
 
     def scores(client: Client, shared: jax.Array, user: jax.Array) -> jax.Array:
         model = MF(client.user["embedding"].shape[0])
-        return model.apply({"params": client.user}, user, client.items)
+        return score(model, client.user, user, client.items)
 
     def traffic(download: Broadcast, upload: jax.Array) -> Traffic:
         return Traffic(down=uplink.dense(download.shared), up=uplink.dense(upload))
@@ -111,7 +111,7 @@ def fedmf(config: FedMFConfig) -> Method:
         local_update=local_update,
         retain=retain,
         uplink=config.transform(),
-        weight=lambda data: data.count.astype(jnp.float32),
+        weight=lambda data: data.positives.astype(jnp.float32),
         reduce=weighted_sum,
         server_step=server_step,
         between_rounds=identity_between_rounds,

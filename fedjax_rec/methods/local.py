@@ -20,7 +20,7 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.local_training import LocalTraining, initial_head, train_locally
-from fedjax_rec.models import LinearHead
+from fedjax_rec.models import LinearHead, score
 from fedjax_rec.uplink import identity
 
 __all__ = ["LocalConfig", "local"]
@@ -77,7 +77,7 @@ def local(config: LocalConfig) -> Method:
 
     def scores(client: Client, shared: Any, user: jax.Array) -> jax.Array:
         model = LinearHead(client.head["bias"].shape[0])
-        return model.apply({"params": client.head}, user, client.items)
+        return score(model, client.head, user, client.items)
 
     return Method(
         name="local",

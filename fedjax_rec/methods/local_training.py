@@ -21,7 +21,7 @@ from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import binary_cross_entropy
 from fedjax_rec.methods.contract import Info
-from fedjax_rec.models import LinearHead
+from fedjax_rec.models import LinearHead, score
 
 __all__ = ["LocalTraining", "Uplink", "initial_head", "train_locally"]
 
@@ -152,7 +152,7 @@ def train_locally(
     item_rule = None if options.optimizer == "sgd" else _optimizer(options.optimizer, item_lr)
 
     def loss_of(user, rows, batch):
-        logits = model.apply({"params": user}, batch.users, rows)
+        logits = score(model, user, batch.users, rows)
         return binary_cross_entropy(logits, batch.labels, batch.mask)
 
     def step(carry: _Carry, batch: Batch) -> _Carry:

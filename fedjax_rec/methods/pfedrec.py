@@ -22,7 +22,7 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head, train_locally
-from fedjax_rec.models import LinearHead
+from fedjax_rec.models import LinearHead, score
 
 __all__ = ["PFedRecConfig", "pfedrec"]
 
@@ -89,7 +89,7 @@ def pfedrec(config: PFedRecConfig) -> Method:
 
     def scores(client: Client, shared: jax.Array, user: jax.Array) -> jax.Array:
         model = LinearHead(client.head["bias"].shape[0])
-        return model.apply({"params": client.head}, user, client.items)
+        return score(model, client.head, user, client.items)
 
     def traffic(download: Broadcast, upload: jax.Array) -> Traffic:
         return Traffic(down=uplink.dense(download.shared), up=uplink.dense(upload))

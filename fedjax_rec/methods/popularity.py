@@ -50,7 +50,7 @@ def popularity(config: PopularityConfig) -> Method:
     def local_update(
         key: jax.Array, client: tuple[()], download: Broadcast, data: ClientData
     ) -> tuple[tuple[()], jax.Array, Info]:
-        held = (jnp.arange(data.items.shape[0]) < data.count).astype(jnp.float32)
+        held = (jnp.arange(data.items.shape[0]) < data.positives).astype(jnp.float32)
         counts = jnp.zeros(download.shared.shape).at[data.items].add(held)
         return client, counts, Info(jnp.float32(0))
 

@@ -2,5 +2,6 @@
 
 from fedjax_rec.models.linear_head import LinearHead
 from fedjax_rec.models.mf import MF
+from fedjax_rec.models.score import score
 
-__all__ = ["LinearHead", "MF"]
+__all__ = ["LinearHead", "MF", "score"]

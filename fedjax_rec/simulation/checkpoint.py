@@ -118,9 +118,7 @@ class Checkpoints:
                 structure, [np.asarray(arrays[f"{prefix}{i}"]) for i in range(len(leaves))]
             )
 
-        return Checkpoint(
-            round_, fill("server", server), fill("clients", clients), found["record"]
-        )
+        return Checkpoint(round_, fill("server", server), fill("clients", clients), found["record"])
 
     def _restore(self, round_, **args):
         try:

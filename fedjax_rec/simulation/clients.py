@@ -137,7 +137,7 @@ def train_bucket(
 
     def on_device(acc, states, start, data, held_out, order, counts, broadcast, round_key):
         count = counts[0]
-        rows = data.count.shape[0]
+        rows = data.positives.shape[0]
 
         def group(index, carry):
             acc, states, reports = carry
@@ -182,7 +182,7 @@ def evaluate_bucket(method: Method, mesh: Mesh, width: int) -> Callable[..., Ran
 
     def on_device(states, start, data, held_out, order, counts, broadcast, round_key):
         count = counts[0]
-        rows = data.count.shape[0]
+        rows = data.positives.shape[0]
 
         def group(index, ranks):
             picked, active = _pick(order, index, width, count)
@@ -278,7 +278,7 @@ def _side_by_side(function, width):
 
     def run(round_key, states, broadcast, data, held_out, active):
         # Loop lengths must not be batched: the group runs as long as its longest client.
-        longest = jnp.max(jnp.where(active, data.count, 0))
+        longest = jnp.max(jnp.where(active, data.positives, 0))
         most_users = jnp.max(jnp.where(active, held_out.users, 0))
 
         def one(state, data, held_out):

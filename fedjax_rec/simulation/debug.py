@@ -35,7 +35,7 @@ class Program:
 
     def _train(self, acc, states, start, data, held_out, order, counts, broadcast, round_key):
         acc = jax.tree.map(lambda x: x[0], acc)
-        reports = clients.blank_reports(len(data.count), held_out, bool(self._evaluate))
+        reports = clients.blank_reports(len(data.positives), held_out, bool(self._evaluate))
         for row in np.asarray(order)[: int(counts[0])]:
             at = int(start) + int(row)
             new, upload, weight, report = self._one(
@@ -52,7 +52,7 @@ class Program:
         return jax.tree.map(lambda x: x[None], acc), states, reports
 
     def _rank(self, states, start, data, held_out, order, counts, broadcast, round_key):
-        ranks = clients.blank_ranks(held_out, (len(data.count),))
+        ranks = clients.blank_ranks(held_out, (len(data.positives),))
         for row in np.asarray(order)[: int(counts[0])]:
             one = self._one(
                 clients.evaluate_client,
@@ -66,7 +66,7 @@ class Program:
     def _one(self, function, leading, data, held_out, **options):
         try:
             with jax.disable_jit():
-                data = data._replace(longest=data.count)
+                data = data._replace(longest=data.positives)
                 users = int(held_out.users)
                 return function(self._method, *leading, data, held_out, users, **options)
         except Exception as error:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -17,18 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError, TrainingError
 from fedjax_rec.evaluation.ranks import Ranks
-from fedjax_rec.methods import Method
+from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.seeding import Purpose, host_rng
-from fedjax_rec.simulation import clients, debug
+from fedjax_rec.simulation import clients, programs
 from fedjax_rec.simulation.layout import Bucket, lay_out
 from fedjax_rec.simulation.ledger import RoundBytes, round_bytes
 
-__all__ = ["Engine", "EvaluateAt", "Outcome", "Seconds", "State", "cohort_size"]
-
-EvaluateAt = Literal["download", "trained"]
-
-# Part of an accelerator's memory that `chunk="auto"` fills with the temporaries of one group.
-_MEMORY_SHARE = 0.5
+__all__ = ["Engine", "Outcome", "Seconds", "State", "cohort_size"]
 
 
 class State(NamedTuple):
@@ -118,13 +110,12 @@ class Engine:
         self.evaluate_at = evaluate_at
         self.debug = debug
         self.layout = lay_out(problem, int(mesh.size))
-        self._chunk = chunk
         self._key = jax.random.key(seed, impl="threefry2x32")
         self._batched = NamedSharding(mesh, PartitionSpec(clients.AXIS))
         self._shared = NamedSharding(mesh, PartitionSpec())
         self._buckets = [self._upload_bucket(b) for b in self.layout.buckets]
-        self._programs: dict[tuple, Callable] = {}
-        self._widths: dict[int, int] = {}
+        rows = [bucket.rows for bucket in self.layout.buckets]
+        self._programs = programs.Programs(method, mesh, rows, chunk=chunk, debug=debug)
         self._upload: Any = None  # shapes of one client's upload
         self._accumulator: Any = None  # shapes of one device's accumulator
 
@@ -161,7 +152,7 @@ class Engine:
         broadcast = self._replicate(self.method.broadcast(state.server))
         trained = evaluate and self.evaluate_at == "trained"
         with watch("compile"):
-            self._prepare(state, broadcast, round_key, train=True, trained=trained)
+            self._prepare(state, broadcast, round_key, train=trained)
 
         # Clients outside the cohort are scored on what they download now, before anyone trains.
         bystanders = None
@@ -171,7 +162,7 @@ class Engine:
         with watch("device"):
             acc, everyone, reports = self._zero_accumulator(), state.clients, []
             for index, bucket in enumerate(self._buckets):
-                train = self._programs["train", index, trained]
+                train = self._programs[programs.train(index, trained)]
                 order = self._order(index, part)
                 acc, everyone, report = train(acc, everyone, *bucket, *order, broadcast, round_key)
                 reports.append(report)
@@ -184,7 +175,7 @@ class Engine:
             )
         with watch("device"):
             key = jax.random.fold_in(round_key, int(Purpose.SERVER_STEP))
-            server = self._programs["server",](key, state.server, acc)
+            server = self._programs[programs.SERVER](key, state.server, acc)
             jax.block_until_ready((server, everyone))
         with watch("host"):
             rng = host_rng(self.seed, round_, Purpose.BETWEEN_ROUNDS)
@@ -216,7 +207,7 @@ class Engine:
         return self._rank(state, broadcast, round_key, watch or _Watch())
 
     def epsilon(self, rounds: int) -> float | None:
-        """ε of a client that takes part in ``rounds`` rounds; None before the first, or for none."""
+        """ε of a client that takes part in ``rounds`` rounds; None where the uplink gives none."""
         if self._upload is None:
             return None
         return self.method.epsilon(self._upload, rounds)
@@ -234,21 +225,18 @@ class Engine:
 
     # Programs -------------------------------------------------------------------------------
 
-    def _prepare(self, state, broadcast, round_key, *, train=False, trained=False, rank=False):
-        """Compiles what is asked for and not there yet. A compiled program cannot retrace."""
+    def _prepare(self, state, broadcast, round_key, *, train=None, rank=False):
+        """Compiles what is asked for. ``train``: whether training evaluates; None: no training."""
         self._measure_upload(state, broadcast)
         indices = range(len(self._buckets))
-        wanted: list[tuple] = []
-        if train:
-            wanted += [("server",), *(("train", i, trained) for i in indices)]
+        wanted: list[programs.Name] = []
+        if train is not None:
+            wanted += [programs.SERVER, *(programs.train(i, train) for i in indices)]
         if rank:
-            wanted += [("evaluate", i) for i in indices]
-        missing = [name for name in wanted if name not in self._programs]
-        if not missing:
-            return
+            wanted += [programs.evaluate(i) for i in indices]
 
         def arguments(name):
-            if name == ("server",):
+            if name == programs.SERVER:
                 return round_key, state.server, self._zero_accumulator()
             kind, index = name[:2]
             order = self._order(index, np.arange(self.problem.num_clients))
@@ -256,47 +244,7 @@ class Engine:
             acc = (self._zero_accumulator(),) if kind == "train" else ()
             return *acc, state.clients, *rest
 
-        if not self.debug:
-            for index in set(indices) - set(self._widths):
-                self._widths[index] = self._width(index, arguments)
-        # Tracing holds the interpreter; compiling does not, and uses all cores.
-        lowered = [self._program(name, arguments) for name in missing]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            compiled = pool.map(lambda program: program.compile(), lowered)
-            self._programs.update(zip(missing, compiled, strict=True))
-
-    def _program(self, name, arguments, width=None):
-        """One program, lowered: ``.compile()`` gives the callable."""
-        if name == ("server",):
-            step = self.method.server_step
-
-            def server_step(key, server, acc):
-                return step(key, server, jax.tree.map(lambda x: jnp.sum(x, axis=0), acc))
-
-            program = jax.jit(server_step, out_shardings=self._shared)
-            return program.lower(*arguments(name))
-        kind, index, *trained = name
-        if self.debug:
-            return debug.Program(self.method, evaluate=trained[0] if trained else None)
-        width = width or self._widths[index]
-        if kind == "train":
-            program = clients.train_bucket(self.method, self.mesh, width, evaluate=trained[0])
-        else:
-            program = clients.evaluate_bucket(self.method, self.mesh, width)
-        return program.lower(*arguments(name))
-
-    def _width(self, index, arguments):
-        """Clients side by side in one bucket."""
-        rows = self.layout.buckets[index].rows
-        if self._chunk != "auto":
-            return min(self._chunk, rows)
-        device = self.mesh.devices.flat[0]
-        if device.platform == "cpu":
-            return 1
-        limit = (device.memory_stats() or {}).get("bytes_limit", 8 << 30)
-        one = self._program(("train", index, False), arguments, width=1).compile()
-        temporary = max(1, one.memory_analysis().temp_size_in_bytes)
-        return max(1, min(rows, int(_MEMORY_SHARE * limit / temporary)))
+        self._programs.prepare(wanted, arguments)
 
     def _measure_upload(self, state, broadcast):
         """Shapes of one client's upload and of one device's accumulator; nothing runs."""
@@ -324,7 +272,7 @@ class Engine:
             everyone = np.arange(self.problem.num_clients)
             ranks = []
             for index, bucket in enumerate(self._buckets):
-                rank = self._programs["evaluate", index]
+                rank = self._programs[programs.evaluate(index)]
                 order = self._order(index, everyone)
                 ranks.append(rank(state.clients, *bucket, *order, broadcast, round_key))
             return self._by_user(ranks)
@@ -346,7 +294,7 @@ class Engine:
         takes_part[part] = True
         chosen = takes_part[bucket.clients]
         order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
-        padding = -bucket.rows % self._widths.get(index, 1)
+        padding = -bucket.rows % self._programs.width(index)
         order = np.pad(order, ((0, 0), (0, padding)), mode="edge")
         return self._shard(order.reshape(-1)), self._shard(chosen.sum(axis=1, dtype=np.int32))
 
@@ -383,9 +331,7 @@ class Engine:
         takes_part = np.zeros(self.problem.num_clients, bool)
         takes_part[part] = True
         mine = np.repeat(takes_part, self.problem.users_per_client)[:, None]
-        return {
-            name: np.where(mine, participants[name], bystanders[name]) for name in participants
-        }
+        return {name: np.where(mine, participants[name], bystanders[name]) for name in participants}
 
     # Placement --------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class RunFolder:
         """Writes an ``.npz`` as a whole."""
 
         def save(file):
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
         self._atomically(name, save, "wb")
 

@@ -8,6 +8,7 @@ the same mix and the same bucket shapes.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -121,7 +122,7 @@ def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
     for choice in reversed(choices):
         cuts.append(int(choice[cuts[-1] - 1]))
     bounds = [int(starts[c]) for c in reversed(cuts)]
-    return [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    return [(a, b) for a, b in pairwise(bounds) if b > a]
 
 
 def _bucket(
@@ -141,7 +142,7 @@ def _bucket(
     base = avoided.starts[first]
     data = ClientData(
         client=flat,
-        count=count,
+        positives=count,
         items=items,
         users=owner,
         forbidden=forbidden,

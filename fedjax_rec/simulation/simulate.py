@@ -19,10 +19,10 @@ import pandas as pd
 
 from fedjax_rec.data import Dataset, Problem, Protocol, SplitName, make_problem
 from fedjax_rec.errors import InputError
-from fedjax_rec.methods import Method
+from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.simulation.checkpoint import Checkpoint, differences
 from fedjax_rec.simulation.devices import client_mesh, describe_devices
-from fedjax_rec.simulation.engine import Engine, EvaluateAt, Seconds, State
+from fedjax_rec.simulation.engine import Engine, Seconds, State
 from fedjax_rec.simulation.folder import RunFolder
 from fedjax_rec.simulation.ledger import Ledger
 from fedjax_rec.simulation.progress import Progress
@@ -128,7 +128,7 @@ def simulate(
     assert isinstance(problem, Problem)
     if evaluate_at is None:
         leak_free = problem.protocol == "leak-free"
-        evaluate_at = "download" if leak_free else method.published_evaluation  # type: ignore[assignment]
+        evaluate_at = "download" if leak_free else method.published_evaluation
 
     mesh = client_mesh(1 if debug and devices is None else devices)
     engine = Engine(
@@ -256,9 +256,9 @@ class _Run:
             raise InputError(
                 f"{self.folder.path} is at round {latest} already: use --rounds {latest} or more"
             )
+        count = self.engine.problem.num_clients
         shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((self.engine.problem.num_clients, *x.shape[1:]), x.dtype),
-            state.clients,
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), state.clients
         )
         found = checkpoints.load(latest, state.server, shapes)
         self.round = found.round
@@ -399,7 +399,7 @@ def _fingerprint(problem):
 
 def _privacy_notes(options):
     if getattr(options, "laplace", None) and getattr(options, "clip", None) is None:
-        return (f"--laplace {options.laplace} without --clip: the noise hides some, but gives no ε",)
+        return (f"--laplace {options.laplace} without --clip: such noise gives no ε",)
     return ()
 
 

@@ -1,0 +1,41 @@
+# Two commands do all set-up: `make demo` runs the main job, `make test` passes the tests.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+DEMO := runs/demo
+DEMO_OPTIONS := --rounds 40 --no-report --quiet
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	@rm -rf $(DEMO)
+	@echo "Training on the embedded synthetic dataset (400 users, 300 items, 12 planted clusters) ..."
+	$(BIN)/fedjax-rec run cgfedrec --clusters 12 --init-std 0.01 $(DEMO_OPTIONS) --out $(DEMO)/cgfedrec
+	$(BIN)/fedjax-rec run pfedrec --local-epochs 2 $(DEMO_OPTIONS) --out $(DEMO)/pfedrec
+	$(BIN)/fedjax-rec run local $(DEMO_OPTIONS) --out $(DEMO)/local
+	@$(BIN)/fedjax-rec report $(DEMO)/cgfedrec $(DEMO)/pfedrec $(DEMO)/local --out $(DEMO)/report.html
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .cache
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt | $(BIN)/pip
+	@echo "Installing into $(VENV) (a minute or two) ..."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml .ci/constraints.txt | $(BIN)/pip
+	$(INSTALL) --editable ".[test,lint]"
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,127 @@
+"""The compiled programs of an engine: which there are, how wide they are, when they compile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fedjax_rec.methods import Method
+from fedjax_rec.simulation import clients, debug
+
+__all__ = ["SERVER", "Name", "Programs", "evaluate", "train"]
+
+Name = tuple[Any, ...]
+Arguments = Callable[[Name], tuple[Any, ...]]
+
+SERVER: Name = ("server",)
+
+# Part of an accelerator's memory that `chunk="auto"` fills with the temporaries of one group.
+_MEMORY_SHARE = 0.5
+_UNKNOWN_MEMORY = 8 << 30
+
+
+def train(index: int, evaluating: bool) -> Name:
+    """Name of the program that trains bucket ``index``, and ranks its users if ``evaluating``."""
+    return ("train", index, evaluating)
+
+
+def evaluate(index: int) -> Name:
+    """Name of the program that ranks the users of bucket ``index`` at download."""
+    return ("evaluate", index)
+
+
+class Programs:
+    """Compiles each program once, ahead of its first call; a compiled program cannot retrace.
+
+    Args:
+      method: the method.
+      mesh: devices that the client axis is sharded over.
+      rows: rows of each bucket on one device.
+      chunk: clients trained side by side: "auto" or a number.
+      debug: stand-ins that run client by client without jit.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        mesh: Mesh,
+        rows: Sequence[int],
+        *,
+        chunk: int | Literal["auto"],
+        debug: bool,
+    ) -> None:
+        self._method = method
+        self._mesh = mesh
+        self._rows = rows
+        self._chunk = chunk
+        self._debug = debug
+        self._compiled: dict[Name, Callable[..., Any]] = {}
+        self._widths: dict[int, int] = {}
+
+    def __getitem__(self, name: Name) -> Callable[..., Any]:
+        """A program that ``prepare`` has compiled."""
+        return self._compiled[name]
+
+    def width(self, index: int) -> int:
+        """Clients side by side in a bucket; 1 until it is known."""
+        return self._widths.get(index, 1)
+
+    def prepare(self, wanted: Sequence[Name], arguments: Arguments) -> None:
+        """Compiles what is wanted and not there yet.
+
+        Args:
+          wanted: names of programs.
+          arguments: name -> the arguments that the program will be called with.
+        """
+        missing = [name for name in wanted if name not in self._compiled]
+        if not missing:
+            return
+        for index in {name[1] for name in missing if name != SERVER} - set(self._widths):
+            self._widths[index] = self._choose_width(index, arguments)
+        # Tracing holds the interpreter; compiling does not, and uses all cores.
+        lowered = [self._lower(name, arguments, self._widths) for name in missing]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compiled = pool.map(lambda program: program.compile(), lowered)
+            self._compiled.update(zip(missing, compiled, strict=True))
+
+    def _lower(self, name, arguments, widths) -> Any:
+        """One program, lowered: ``.compile()`` gives the callable."""
+        method, mesh = self._method, self._mesh
+        program: Any
+        if name == SERVER:
+            program = _server_step(method, mesh)
+        elif self._debug:
+            return debug.Program(method, evaluate=name[2] if name[0] == "train" else None)
+        elif name[0] == "train":
+            program = clients.train_bucket(method, mesh, widths[name[1]], evaluate=name[2])
+        else:
+            program = clients.evaluate_bucket(method, mesh, widths[name[1]])
+        return program.lower(*arguments(name))
+
+    def _choose_width(self, index, arguments) -> int:
+        rows = self._rows[index]
+        if self._chunk != "auto":
+            return min(self._chunk, rows)
+        device = self._mesh.devices.flat[0]
+        if device.platform == "cpu" or self._debug:
+            return 1
+        limit = (device.memory_stats() or {}).get("bytes_limit", _UNKNOWN_MEMORY)
+        alone = self._lower(train(index, False), arguments, {index: 1}).compile()
+        temporary = max(1, alone.memory_analysis().temp_size_in_bytes)
+        return max(1, min(rows, int(_MEMORY_SHARE * limit / temporary)))
+
+
+def _server_step(method, mesh):
+    """Sums the devices' accumulators, then the method's own server step."""
+
+    def step(key, server, acc):
+        reduced = jax.tree.map(lambda x: jnp.sum(x, axis=0), acc)
+        return method.server_step(key, server, reduced)
+
+    return jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()))
