@@ -71,8 +71,8 @@ def run(options: GpuOptions) -> Table:
     figures, _ = _figures(method, data, pfedrec_rounds, skip=1, options=options)
     table.add(**{"figure": "PFedRec round, 1 local epoch"}, **figures)
     table.note(
-        "Medians over rounds, compilation apart. 'transfer s': mean items to the host plus labels to the device, "
-        "measured by itself; it is part of 'host s' and not on top of it."
+        "Medians over rounds, compilation apart. 'transfer s': mean items to the host plus labels "
+        "to the device, measured by itself; it is part of 'host s' and not on top of it."
     )
     return table
 

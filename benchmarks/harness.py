@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import pandas as pd
+import psutil
 import rich.console
 import rich.markup
 import rich.table
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).parent / "results"
+BUSY = 0.2  # share of the CPU from which a table warns that the machine was not its own
 PACKAGES = ("fedjax-rec", "jax", "jaxlib", "numpy", "scikit-learn", "torch")
 
 
@@ -98,12 +100,26 @@ class Table:
     def columns(self) -> list[str]:
         return list(dict.fromkeys(key for row in self.rows for key in row))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What spoils the figures, if anything did."""
+        busy = self.environment["cpu_busy"]
+        if busy <= BUSY:
+            return []
+        return [
+            f"WARNING: other programs kept {busy:.0%} of the CPU busy at the start. Timings suffer, "
+            "the PyTorch loop's most (its threads wait for each other): do not quote the ratios."
+        ]
+
     def save(self) -> Path | None:
         """Writes the JSON atomically; returns its path, or None where none is wanted (--toy)."""
         folder = self.options.results or (None if self.options.toy else RESULTS)
         if folder is None:
             return None
-        content = asdict(self) | {"options": _plain(asdict(self.options))}
+        content = asdict(self) | {
+            "warnings": self.warnings,
+            "options": _plain(asdict(self.options)),
+        }
         return write_json(folder / f"{self.name}.json", content)
 
     def show(self) -> None:
@@ -121,7 +137,7 @@ class Table:
             f"{machine['cpu']}, {machine['cores']} cores; {machine['device']}; "
             f"load at start {machine['load_average']}"
         )
-        for line in self.notes:
+        for line in [*self.notes, *self.warnings]:
             console.print(f"- {rich.markup.escape(line)}")
         path = self.save()
         if path is not None:
@@ -162,7 +178,11 @@ def main(options: type[OptionsT], run: Callable[[OptionsT], Table], description:
 
 
 def environment() -> dict[str, Any]:
-    """The machine and the software, with nothing that names a host or a user."""
+    """The machine and the software, with nothing that names a host or a user.
+
+    ``cpu_busy`` is the share of all cores that was in use just now, by any program; the load
+    averages still remember what ended a minute ago.
+    """
     devices = jax.devices()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -170,6 +190,7 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "device": f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
+        "cpu_busy": psutil.cpu_percent(interval=0.2) / 100,
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "threads": {k: os.environ[k] for k in ("OMP_NUM_THREADS", "XLA_FLAGS") if k in os.environ},
         "python": platform.python_version(),

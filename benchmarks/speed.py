@@ -37,12 +37,14 @@ class SpeedOptions(Options):
       rounds: rounds of ours a turn, after those that compile.
       reference_clients: time the reference on this many clients, evenly spread over the sizes,
         and extrapolate by local steps; by default all of them, with nothing extrapolated.
+      torch_threads: of the reference; by default PyTorch's own choice, one a core.
     """
 
     methods: tuple[str, ...] = ("pfedrec", "cgfedrec")
     turns: int = 3
     rounds: int = 3
     reference_clients: int | None = None
+    torch_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ def run(options: SpeedOptions) -> Table:
     table = Table("speed", "One round, ML-100K, one user a client", options)
     data = dataset("ml-100k", options)
     problem = make_problem(data, split="loo", protocol="leak-free", seed=options.seed)
+    if options.torch_threads is not None:
+        if options.torch_threads < 1:
+            raise InputError(f"--torch-threads {options.torch_threads}: give 1 or more")
+        torch.set_num_threads(options.torch_threads)
     for name in options.methods:
         table.add(**_compare(name, CASES[name], data, problem, options, table))
     table.note(f"Both sides on this machine; torch used {torch.get_num_threads()} threads.")
@@ -141,9 +147,10 @@ def _compare(
         table.note(
             f"{name} needs at least {work.flops / 1e9:,.0f} GFLOP and "
             f"{work.exponentials / 1e9:,.1f} G exponentials a round for its contrastive "
-            f"gradients; this machine's peaks, measured with XLA between the turns: "
-            f"{peak.flops / 1e9:,.0f} GFLOP/s and {peak.exponentials / 1e9:,.1f} G exp/s. 'bound s' is the sum of the "
-            "two, 'of bound' the fraction of that speed which a whole round reaches."
+            "gradients; this machine's peaks, measured with XLA between the turns: "
+            f"{peak.flops / 1e9:,.0f} GFLOP/s and {peak.exponentials / 1e9:,.1f} G exp/s. "
+            "'bound s' is the sum of the two, 'of bound' the fraction of that speed which a "
+            "whole round reaches."
         )
     return row
 

@@ -66,10 +66,29 @@ def test_toy_figures_are_marked_and_not_saved_among_the_results(capsys):
     assert "an [odd] note" in printed
 
 
+@pytest.mark.parametrize(("busy", "warned"), [(0.05, False), (0.6, True)])
+def test_a_busy_machine_is_told(table, tmp_path, capsys, busy, warned):
+    table.environment["cpu_busy"] = busy
+    table.add(seconds=1.0)
+    table.show()
+    saved = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert bool(saved["warnings"]) is warned
+    assert ("kept 60% of the CPU busy" in capsys.readouterr().out) is warned
+
+
+def test_many_columns_stand_upright_on_a_narrow_terminal(table, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    table.add(**{f"a column with a name {number}": number + 1000 for number in range(9)})
+    table.show()
+    lines = capsys.readouterr().out.splitlines()
+    assert any("a column with a name 8" in line and "1,008" in line for line in lines)
+
+
 def test_the_record_of_the_machine_names_neither_host_nor_user():
     record = harness.environment()
     assert record["cores"] >= 1
     assert record["memory_bytes"] > 1e8
+    assert 0 <= record["cpu_busy"] <= 1
     assert len(record["load_average"]) == 3
     assert not {"host", "hostname", "user", "path"} & set(record)
 

@@ -1,0 +1,246 @@
+"""A run under way: rounds, history, checkpoints, resuming, and what is left at the end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from fedjax_rec.errors import InputError
+from fedjax_rec.simulation.checkpoint import Checkpoint, differences
+from fedjax_rec.simulation.configuration import identity
+from fedjax_rec.simulation.engine import Engine, Seconds, State
+from fedjax_rec.simulation.folder import RunFolder
+from fedjax_rec.simulation.ledger import Ledger
+from fedjax_rec.simulation.progress import Progress
+from fedjax_rec.simulation.record import metric_rows, summarize
+from fedjax_rec.simulation.result import Result
+
+__all__ = ["Run"]
+
+_SECONDS = ("compile", "device", "host", "eval")
+
+
+class Run:
+    """What accumulates over the rounds of a run, and where it is written.
+
+    Args:
+      engine: runs the rounds.
+      config: the run's configuration.
+      folder: where artifacts go; None: nowhere.
+      progress: tells people.
+      rounds: rounds of the whole run.
+      eval_every: evaluate every so many rounds, and after the last.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: dict[str, Any],
+        folder: RunFolder | None,
+        progress: Progress,
+        *,
+        rounds: int,
+        eval_every: int,
+    ) -> None:
+        self.engine = engine
+        self.config = config
+        self.folder = folder
+        self.progress = progress
+        self.rounds = rounds
+        self.eval_every = eval_every
+        self.round = 0
+        self.history: list[dict[str, Any]] = []
+        self.timings: list[dict[str, Any]] = []
+        self.ledger = Ledger()
+        self.spent = Seconds()  # since the last evaluated round
+
+    def begin(self) -> None:
+        """Writes what is known before the first round; on resume, the history so far."""
+        if self.folder:
+            self.folder.write_json("config.json", self.config)
+            self.folder.write_metrics(self.history)
+
+    def go(self, state: State, checkpoint_every: int) -> State:
+        """Runs the rounds that are left."""
+        with _Interruptible(self.progress, enabled=self.folder is not None) as interrupt:
+            while self.round < self.rounds:
+                state = self._one_round(state)
+                last = self.round == self.rounds
+                if self.folder and (last or interrupt.asked or self.round % checkpoint_every == 0):
+                    self._save(state)
+                if interrupt.asked and not last:
+                    self.progress.say(
+                        f"stopped after round {self.round}; add --resume to go on from here"
+                    )
+                    raise KeyboardInterrupt
+        return state
+
+    def _one_round(self, state: State) -> State:
+        number = self.round + 1
+        evaluate = number % self.eval_every == 0 or number == self.rounds
+        state, outcome = self.engine.run_round(state, number, evaluate=evaluate)
+        self.round = number
+        self.ledger.add(outcome.bytes, outcome.participants)
+        self.spent += outcome.seconds
+        self.timings.append(_timing(number, outcome))
+        rows: list[dict[str, Any]] = []
+        if evaluate:
+            extra = _cluster_sizes(self.engine.method.item_view(state.server))
+            epsilon = self.engine.epsilon(number)
+            if epsilon is not None:  # of a client that took part in every round: an upper bound
+                extra |= {"epsilon": epsilon, "epsilon_per_round": self.engine.epsilon(1)}
+            rows = metric_rows(number, outcome, self.ledger, self.spent, extra)
+            self.spent = Seconds()
+            self.history += rows
+            if self.folder:
+                self.folder.append_metrics(rows)
+        self.progress.round(number, outcome, rows)
+        return state
+
+    def _save(self, state: State) -> None:
+        assert self.folder is not None
+        start = time.perf_counter()
+        record = {
+            "config": self.config,
+            "history": self.history,
+            "timings": self.timings,
+            "uplink": self.ledger.up,
+            "downlink": self.ledger.down,
+            "spent": list(self.spent),
+        }
+        server = jax.tree.map(np.asarray, state.server)
+        clients = self.engine.client_states(state)
+        self.folder.checkpoints.save(Checkpoint(self.round, server, clients, record))
+        self.timings[-1]["checkpoint_seconds"] = time.perf_counter() - start
+
+    def resume(self, state: State) -> State:
+        """Takes up the last checkpoint, or stays at the beginning when there is none."""
+        assert self.folder is not None
+        checkpoints = self.folder.checkpoints
+        latest = checkpoints.latest_round()
+        if latest is None:
+            self.progress.say(f"no checkpoint in {self.folder.path} yet: starting with round 1")
+            return state
+        saved = checkpoints.record(latest)["config"]
+        different = differences(identity(saved), identity(self.config))
+        if different:
+            raise InputError(
+                f"{self.folder.path} holds another run ({'; '.join(different)}): "
+                "use its configuration, or another --out"
+            )
+        if latest > self.rounds:
+            raise InputError(
+                f"{self.folder.path} is at round {latest} already: use --rounds {latest} or more"
+            )
+        count = self.engine.problem.num_clients
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), state.clients
+        )
+        found = checkpoints.load(latest, state.server, shapes)
+        self.round = found.round
+        self.history = found.record["history"]
+        self.timings = found.record["timings"]
+        self.ledger = Ledger(found.record["uplink"], found.record["downlink"])
+        self.spent = Seconds(*found.record["spent"])
+        self.progress.say(f"resuming after round {latest}")
+        return self.engine.restore(found.server, found.clients)
+
+    def finish(self, state: State, notes: Sequence[str], wall_seconds: float) -> Result:
+        """Writes what is written at the end, and returns the result."""
+        engine, problem = self.engine, self.engine.problem
+        total = Seconds()
+        for row in self.timings:
+            total += Seconds(*(row[f"{name}_seconds"] for name in _SECONDS))
+        summary = {
+            "method": engine.method.name,
+            "label": self.config["label"],
+            "data": problem.dataset.name,
+            "protocol": problem.protocol,
+            "split": problem.split,
+            "evaluate_at": engine.evaluate_at,
+            "seed": engine.seed,
+            **summarize(
+                self.history,
+                problem,
+                rounds=self.round,
+                seconds=total,
+                trained_clients=sum(row["clients"] for row in self.timings),
+                wall_seconds=wall_seconds,
+            ),
+            "epsilon": engine.epsilon(self.round),
+            "warnings": list(notes),
+        }
+        if self.folder:
+            self.folder.write_arrays("embeddings.npz", _item_arrays(engine, state))
+            self.folder.write_json("summary.json", summary)
+        return Result(
+            method=engine.method,
+            problem=problem,
+            history=pd.DataFrame(self.history),
+            summary=summary,
+            timings=pd.DataFrame(self.timings),
+            server_state=jax.tree.map(np.asarray, state.server),
+            client_states=engine.client_states(state),
+            out=self.folder.path if self.folder else None,
+        )
+
+
+def _timing(number, outcome):
+    seconds = dict(zip(_SECONDS, outcome.seconds, strict=True))
+    return {
+        "round": number,
+        "clients": outcome.participants,
+        "seconds": outcome.seconds.total,
+        **{f"{name}_seconds": value for name, value in seconds.items()},
+        "checkpoint_seconds": 0.0,
+    }
+
+
+def _cluster_sizes(view):
+    if "labels" not in view:
+        return {}
+    sizes = np.bincount(view["labels"])
+    return {"cluster_sizes": sorted((int(s) for s in sizes if s), reverse=True)}
+
+
+def _item_arrays(engine, state):
+    dataset = engine.problem.dataset
+    arrays = dict(engine.method.item_view(state.server))
+    arrays["item_id"] = np.asarray(dataset.item_ids, str)
+    if dataset.item_titles is not None:
+        arrays["title"] = np.asarray(dataset.item_titles, str)
+    if dataset.item_cluster is not None:
+        arrays["truth"] = dataset.item_cluster
+    return arrays
+
+
+class _Interruptible:
+    """Turns the first Ctrl-C into a wish to stop after the round; the second acts at once."""
+
+    def __init__(self, progress: Progress, *, enabled: bool) -> None:
+        self.asked = False
+        self._progress = progress
+        self._enabled = enabled and threading.current_thread() is threading.main_thread()
+        self._previous: Any = None
+
+    def __enter__(self) -> _Interruptible:
+        if self._enabled:
+            self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._enabled:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _on_interrupt(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._progress.say("stopping after this round, with a checkpoint (Ctrl-C again: at once)")
