@@ -34,8 +34,8 @@ class CgfedrecOptions(Options):
     """
 
     rounds: int = 100
-    adam_rounds: int = 40
-    leak_free_rounds: int = 20
+    adam_rounds: int = 25
+    leak_free_rounds: int = 12
     optimizers: tuple[str, ...] = ("sgd", "adam")
     init_stds: tuple[float, ...] = (1.0, 0.01)
     runs: Path = Path("runs/cgfedrec_ml100k")

@@ -107,8 +107,9 @@ class Table:
         if busy <= BUSY:
             return []
         return [
-            f"WARNING: other programs kept {busy:.0%} of the CPU busy at the start. Timings suffer, "
-            "the PyTorch loop's most (its threads wait for each other): do not quote the ratios."
+            f"WARNING: other programs kept {busy:.0%} of the CPU busy at the start. Timings "
+            "suffer, the PyTorch loop's most (its threads wait for each other): do not quote "
+            "the ratios."
         ]
 
     def save(self) -> Path | None:
@@ -129,7 +130,7 @@ class Table:
         table = self._layout(kind + self.title)
         # Measured on endless paper: a console caps what it measures at its own width.
         wanted = rich.console.Console(width=10_000).measure(table).maximum
-        if wanted > console.width and len(self.rows) < len(self.columns):
+        if wanted > console.width and len(self.rows) <= 4:
             table = self._layout(kind + self.title, upright=True)
         console.print(table)
         machine = self.environment
@@ -286,11 +287,11 @@ def _cell(value: Any) -> str:
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as JSON; the results' folder is a matter of the machine, not of the figure."""
+    """Options as JSON; folders are a matter of the machine, not of the figure."""
     return {
-        key: value if isinstance(value, bool | int | float | str | None) else list(value)
+        key: list(value) if isinstance(value, tuple) else value
         for key, value in options.items()
-        if key != "results"
+        if key != "results" and not isinstance(value, Path)
     }
 
 

@@ -86,8 +86,8 @@ def run(options: LeakOptions) -> Table:
                 "scored at": case.evaluate_at,
                 "HR@10": hr,
                 "NDCG@10": ndcg,
-                "HR@10 reference": case.hr,
-                "NDCG@10 reference": case.ndcg,
+                "HR@10 ref.": case.hr,
+                "NDCG@10 ref.": case.ndcg,
                 "reads": case.bound,
                 "verdict": verdict(case, hr, ndcg, options.tolerance),
             }

@@ -30,7 +30,7 @@ class MemoryOptions(Options):
     """Options of the memory benchmark.
 
     Attributes:
-      rounds: of the whole run; memory does not grow with them, so a few are enough.
+      rounds: of the whole run; its peak is reached within the first few.
     """
 
     rounds: int = 3

@@ -11,10 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.extend.random import threefry_2x32
 
 __all__ = ["Batch", "ClientData", "Samples", "draw_samples", "for_each_batch", "sample_negatives"]
 
 Carry = TypeVar("Carry")
+
+_PACKED_INDEX_BITS = 15  # beside 1 bit for padding and 16 random ones
 
 
 class ClientData(NamedTuple):
@@ -30,6 +33,8 @@ class ClientData(NamedTuple):
       forbidden_starts: [U + 1] int32, each user's part of ``forbidden``.
       longest: [] int32, the largest ``positives`` among the clients trained side by side. It sets
         loop lengths, so it is one number for the whole group, never a batched one.
+      allowed: [m] int32, the items that are *not* forbidden (0 beyond them): the answers of the
+        binary search, looked up. Only where clients are one user each and there is room for it.
 
     Arrays of NumPy while they are laid out on the host, of JAX from then on.
     """
@@ -41,6 +46,7 @@ class ClientData(NamedTuple):
     forbidden: Any
     forbidden_starts: Any
     longest: Any
+    allowed: Any = None
 
     @property
     def num_users(self) -> int:
@@ -49,9 +55,10 @@ class ClientData(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """A round's samples of one client before shuffling: positives first, then negatives.
+    """A round's samples of one client before shuffling: each positive, then its negatives.
 
-    ``items`` and ``users`` are [N] int32, ``valid`` is [N] bool; the first P are the positives.
+    ``items`` and ``users`` are [N] int32, ``valid`` is [N] bool, with N = P·(1 + negatives); every
+    (1 + negatives)-th is a positive, the valid ones come first.
     """
 
     items: jax.Array
@@ -75,6 +82,9 @@ def sample_negatives(key: jax.Array, data: ClientData, num_items: int, negatives
     rejection, so the cost does not depend on how much a user has seen. With the forbidden items
     f_0 < f_1 < …, the r-th allowed item is r + #{j : f_j − j ≤ r}.
 
+    A positive's draws depend on the key and its place, not on P: how far a client is padded, which
+    differs with the number of devices, changes nothing.
+
     Args:
       key: PRNG key.
       data: one client.
@@ -82,32 +92,37 @@ def sample_negatives(key: jax.Array, data: ClientData, num_items: int, negatives
       negatives: draws a positive.
 
     Returns:
-      [negatives, P] int32. Draws for padded positives are valid items too; mask them.
+      [P, negatives] int32. Draws for padded positives are valid items too; mask them.
     """
-    starts = data.forbidden_starts[data.users]
-    stops = data.forbidden_starts[data.users + 1]
+    starts = data.forbidden_starts[data.users][:, None]
+    stops = data.forbidden_starts[data.users + 1][:, None]
     allowed = (num_items - (stops - starts)).astype(jnp.uint32)
-    bits = jax.random.bits(key, (negatives, *data.users.shape), jnp.uint32)
-    rank = _multiply_high(bits, allowed[None, :]).astype(jnp.int32)
+    bits = _random_words(key, data.users.shape[0], negatives)
+    rank = _multiply_high(bits, allowed).astype(jnp.int32)
+    if data.allowed is not None:
+        return data.allowed[rank]
 
-    low = jnp.broadcast_to(starts, rank.shape)
-    high = jnp.broadcast_to(stops, rank.shape)
-    for _ in range(data.forbidden.shape[-1].bit_length()):
+    def halve(_, bounds):
+        low, high = bounds
         middle = (low + high) // 2
         found = (low < high) & (data.forbidden[middle] <= rank)
-        low = jnp.where(found, middle + 1, low)
-        high = jnp.where(found, high, middle)
+        return jnp.where(found, middle + 1, low), jnp.where(found, high, middle)
+
+    # A loop, not unrolled: XLA would fuse the steps into one expression that repeats the first
+    # ones many times over.
+    bounds = (jnp.broadcast_to(starts, rank.shape), jnp.broadcast_to(stops, rank.shape))
+    low, _ = jax.lax.fori_loop(0, data.forbidden.shape[-1].bit_length(), halve, bounds)
     return rank + low - starts
 
 
 def draw_samples(key: jax.Array, data: ClientData, num_items: int, negatives: int) -> Samples:
     """A round's samples: the positives and ``negatives`` fresh negatives for each."""
     drawn = sample_negatives(key, data, num_items, negatives)
-    valid = jnp.arange(data.items.shape[0]) < data.positives
+    items = jnp.concatenate([data.items[:, None], drawn], axis=1).reshape(-1)
     return Samples(
-        items=jnp.concatenate([data.items, drawn.reshape(-1)]),
-        users=jnp.tile(data.users, 1 + negatives),
-        valid=jnp.tile(valid, 1 + negatives),
+        items=items,
+        users=jnp.repeat(data.users, 1 + negatives),
+        valid=jnp.arange(items.shape[0]) < data.positives * (1 + negatives),
     )
 
 
@@ -140,7 +155,6 @@ def for_each_batch(
     """
     samples = draw_samples(jax.random.fold_in(key, 0), data, num_items, negatives)
     total = samples.items.shape[0]
-    slots = data.items.shape[0]
     padding = -total % batch_size
     used = data.positives * (1 + negatives)
     batches = (data.longest * (1 + negatives) + batch_size - 1) // batch_size
@@ -162,7 +176,7 @@ def for_each_batch(
                 Batch(
                     items=part(items),
                     users=jnp.int32(0) if users is None else part(users),
-                    labels=(part(order) < slots).astype(jnp.float32),
+                    labels=(part(order) % (1 + negatives) == 0).astype(jnp.float32),
                     mask=start + jnp.arange(batch_size) < used,
                 ),
             )
@@ -175,21 +189,32 @@ def for_each_batch(
 def _shuffle(key, valid):
     """A random order of the samples, the valid ones first. [N] int32.
 
-    One sort of packed integers (invalid bit, random bits, index) costs half of a sort of pairs.
-    Ties between the random bits keep index order; with at least 16 random bits that is one pair
-    in 65,536, and longer lists take the sort of pairs with all 32 bits.
+    Samples are sorted by 16 random bits each; ties (one pair in 65,536) keep index order. One sort
+    of packed integers (invalid bit, random bits, index) costs half of a sort of pairs, which is
+    for lists whose indices do not fit. Both give the valid samples the same order, whatever N is.
     """
     total = valid.shape[0]
-    index_bits = max(1, (total - 1).bit_length())
-    bits = jax.random.bits(key, (total,), jnp.uint32)
+    words = _random_words(key, -(-total // 4), 2)
+    random = jnp.stack([words >> 16, words & 0xFFFF], axis=-1).reshape(-1)[:total]
+    rank = jnp.where(valid, random, jnp.uint32(1 << 16))
     index = jnp.arange(total, dtype=jnp.uint32)
-    if index_bits <= 15:
-        packed = (~valid).astype(jnp.uint32) << 31
-        packed |= (bits >> (1 + index_bits)) << index_bits
-        packed |= index
-        return (jnp.sort(packed) & ((1 << index_bits) - 1)).astype(jnp.int32)
-    rank = jnp.where(valid, bits >> 1, jnp.uint32(0xFFFFFFFF))
+    if total <= 1 << _PACKED_INDEX_BITS:
+        packed = jnp.sort((rank << _PACKED_INDEX_BITS) | index)
+        return (packed & ((1 << _PACKED_INDEX_BITS) - 1)).astype(jnp.int32)
     return jax.lax.sort((rank, index), num_keys=1)[1].astype(jnp.int32)
+
+
+def _random_words(key, rows, columns):
+    """[rows, columns] uniform uint32. Row i depends on the key and i alone, however many rows.
+
+    Both words of every Threefry block are used; ``jax.random.bits`` discards one of them to make
+    its words independent of the shape, and random bits are a quarter of a small client's round.
+    """
+    blocks = -(-columns // 2)
+    count = jnp.arange(rows * blocks, dtype=jnp.uint32)
+    count = jnp.concatenate([count, jnp.zeros_like(count)])
+    words = threefry_2x32(jax.random.key_data(key), count).reshape(2, rows, blocks)
+    return jnp.moveaxis(words, 0, -1).reshape(rows, 2 * blocks)[:, :columns]
 
 
 def _multiply_high(a, b):

@@ -6,9 +6,8 @@ A user's mistake ends with one line on the standard error and status 2.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
-import io
+import itertools
 import re
 import shlex
 import sys
@@ -20,6 +19,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fedjax_rec.errors import InputError, TrainingError
+from fedjax_rec.parsing import parse
 
 __all__ = ["main"]
 
@@ -32,15 +32,15 @@ class DataOptions:
     """What to train on.
 
     Attributes:
-      data: "synthetic", a known dataset (see ``fedjax-rec data list``), or the path of a file.
-      data_options: options of the synthetic generator or of the reader, such as ``users=1000
-        items=500``, or ``separator=; timestamp=3``.
+      data: synthetic, a known dataset (see fedjax-rec data list), or the path of a file.
+      data_options: options of the synthetic generator or of the reader, as NAME=VALUE, such as
+        users=1000 items=500, or timestamp=3.
       protocol: leak-free: training negatives come from all items that the user does not train on.
         published: from outside the user's whole history, as in the papers' releases, for
         comparing with their tables; figures are inflated.
-      split: loo: leave one out by time, ranked among 99 sampled items and among all. ratio:
-        72/8/20, ranked among all.
-      clients: number of clients that the users are grouped into; default: one user each, or the
+      split: loo: leave one out by time, ranked among 99 sampled items and among all. ratio: 72 %
+        training, 8 % validation, 20 % test, ranked among all.
+      clients: number of clients that the users are grouped into; unset: one user each, or the
         dataset's own grouping.
       client_limit: use the first N clients only.
     """
@@ -58,19 +58,19 @@ class RunOptions:
     """How to run it.
 
     Attributes:
-      rounds: communication rounds; default: the method's own.
+      rounds: communication rounds; unset: the method's own number.
       cohort: clients taking part in a round: a fraction with a decimal point (0.1), or a number.
-      seed: of everything random.
+      seed: seed of everything random.
       eval_every: evaluate every N rounds, and after the last.
       evaluate_at: download: what a user would be served at the start of the next round. trained:
-        right after local training. Default: download; under published, as the method's release.
+        right after local training. Unset: download; under published, as the method's release.
       chunk: clients trained side by side on a device, or auto. Bounds memory.
-      devices: devices to use; default: all (on a CPU, one a core).
+      devices: devices to use; unset: all (on a CPU, one a core).
       checkpoint_every: rounds between checkpoints.
-      out: folder of the run; default: runs/METHOD-DATA-PROTOCOL-seedS.
-      resume: go on with the run in --out.
-      label: the run's name in reports; default: the method's.
-      report: write report.html at the end.
+      out: folder of the run; unset: runs/METHOD-DATA-PROTOCOL-seedS, numbered where it is taken.
+      resume: go on with the run in --out; without --out, with the latest one of that name.
+      label: the run's name in reports; unset: the method's.
+      no_report: write no report.html at the end.
       debug: client by client, without jit: slow, but errors name their place.
       quiet: no line a round.
     """
@@ -86,7 +86,7 @@ class RunOptions:
     out: Path | None = None
     resume: bool = False
     label: str | None = None
-    report: bool = True
+    no_report: bool = False
     debug: bool = False
     quiet: bool = False
 
@@ -101,8 +101,8 @@ class DataInfo:
     """Show what a dataset is, its statistics and what its reader noticed.
 
     Attributes:
-      name: a known dataset, "synthetic", or a path.
-      data_options: as ``run --data-options``.
+      name: a known dataset, synthetic, or a path.
+      data_options: as of run --data-options.
     """
 
     name: tyro.conf.Positional[str]
@@ -114,7 +114,7 @@ class DataGet:
     """Download a known dataset into the cache, checked, with its licence shown.
 
     Attributes:
-      name: see ``fedjax-rec data list``.
+      name: see fedjax-rec data list.
     """
 
     name: tyro.conf.Positional[str]
@@ -125,7 +125,7 @@ class DataSynth:
     """Write a synthetic dataset with planted clusters as RecBole atomic files.
 
     Attributes:
-      out: the ``.inter`` file to write; the ``.item`` file goes beside it.
+      out: the .inter file to write; the .item file goes beside it.
       users: number of users.
       items: number of items.
       clusters: planted item clusters.
@@ -146,8 +146,8 @@ class Report:
     """Report on one run, or compare several: a table here, and an HTML page.
 
     Attributes:
-      runs: folders written by ``fedjax-rec run``.
-      out: the page; default: report.html in the only run's folder, or compare.html here.
+      runs: folders written by fedjax-rec run.
+      out: the page; unset: report.html in the only run's folder, or compare.html here.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -175,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments):
-    command = _parse(_commands(), arguments)
+    command = parse(_commands(), arguments, prog="fedjax-rec", description=DESCRIPTION)
+    command = getattr(command, "command", command)
     if isinstance(command, DataList):
         _data_list()
     elif isinstance(command, DataInfo):
@@ -227,44 +228,6 @@ def _summary(factory):
     return (factory.__doc__ or "").strip().splitlines()[0]
 
 
-def _parse(kind, arguments):
-    """tyro's parsing, with its boxed errors told in one line."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            command = tyro.cli(
-                kind,
-                prog="fedjax-rec",
-                description=DESCRIPTION,
-                args=arguments,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        _fail(_one_line(said.getvalue()))
-    return getattr(command, "command", command)
-
-
-def _one_line(box: str) -> str:
-    """What an error box says: its message, the nearest option if it names one, and the help."""
-    lines = [re.sub(r"^[\s│]+|[\s│]+$", "", line) for line in box.splitlines()]
-    text = "\n".join(line for line in lines if not re.match(r"[╭╰]", line))
-    message, *others = re.split(r"\n─+\n", text)
-    hint = " ".join(others)
-    near = re.search(r"Perhaps you meant:?\s+(--[\w-]+)", hint)
-    choices = re.search(r"Available subcommands: ([\w-]+(?:, [\w-]+)*)", hint)
-    helped = re.search(r"For full helptext, (?:see|run) (.*--help)", hint)
-    parts = [message.replace("\n", " ").strip().rstrip(".")]
-    if near:
-        parts.append(f"did you mean {near[1]}?")
-    if choices:
-        parts.append(f"choose from {choices[1]}")
-    if helped:
-        parts.append(f"see {helped[1]}")
-    return "; ".join(parts)
-
-
 def _run(command, arguments):
     import fedjax_rec
 
@@ -291,7 +254,7 @@ def _run(command, arguments):
         checkpoint_every=run.checkpoint_every,
         out=out,
         resume=run.resume,
-        report=run.report,
+        report=not run.no_report,
         debug=run.debug,
         progress=not run.quiet,
         label=run.label,
@@ -299,7 +262,7 @@ def _run(command, arguments):
     )
     del result
     _show([out])
-    print(f"report: {out / 'report.html'}" if run.report else f"run: {out}")
+    print(f"run: {out}" if run.no_report else f"report: {out / 'report.html'}")
 
 
 def _report(command):
@@ -383,14 +346,14 @@ def _show(runs):
 
 
 def _free_folder(name, resume):
-    """``runs/NAME``, numbered where it is taken; to be resumed, the plain one."""
-    safe = re.sub(r"[^\w.-]+", "_", name)
-    folder = Path("runs") / safe
-    number = 2
-    while folder.exists() and not resume:
-        folder = Path("runs") / f"{safe}-{number}"
-        number += 1
-    return folder
+    """``runs/NAME``, numbered where it is taken; to be resumed, the latest that is taken."""
+    first = Path("runs") / re.sub(r"[^\w.-]+", "_", name)
+    latest, free = first, first
+    for number in itertools.count(2):
+        if not free.exists():
+            return latest if resume else free
+        latest, free = free, first.with_name(f"{first.name}-{number}")
+    raise AssertionError("there is always a free number")
 
 
 def _cohort(text: str) -> float | int:

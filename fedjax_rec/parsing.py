@@ -97,7 +97,7 @@ def _specification(kind: Any, words: list[str]) -> PrimitiveConstructorSpec:
         nargs=1,
         metavar=metavar,
         instance_from_str=from_text,
-        is_instance=lambda value: value is None or value in words or isinstance(value, kind),
+        is_instance=lambda value: value is None or value in words or isinstance(value, kind or ()),
         str_from_instance=lambda value: [_NOT_GIVEN if value is None else str(value)],
     )
 
@@ -118,6 +118,9 @@ def _one_line(box: str, prog: str, arguments: Sequence[str]) -> str:
     hint = " ".join(others)
     message = message.replace("\n", " ").strip().rstrip(".")
     message = re.sub(r"^Error parsing (-\S+):", r"\1:", message)
+    message = re.sub(
+        r"^Missing value for argument '(.*)'. Expected 1 values", r"\1: no value", message
+    )
 
     parts = [message]
     near = re.search(r"Perhaps you meant:?\s+(--[\w-]+)", hint)

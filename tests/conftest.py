@@ -1,9 +1,33 @@
-"""What tests of several rooms share."""
+"""What tests of several rooms share: JAX's set-up, and the real data where there is any."""
 
 import os
 from pathlib import Path
 
+# Most of a small run is compilation. One cache for the whole suite, which commands that tests
+# start inherit through the environment; JAX reads it when it is imported.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+import jax
 import pytest
+
+# The number of CPU devices is fixed by JAX's first use, so that use is here: a test that asks for
+# one device must not leave the tests after it with one.
+jax.config.update("jax_num_cpu_devices", 2)
+DEVICES = len(jax.devices())
+
+
+@pytest.fixture(scope="session")
+def two_devices() -> int:
+    """2, for tests that shard; skips them where JAX has a single accelerator."""
+    if DEVICES < 2:
+        pytest.skip(
+            f"JAX has {DEVICES} device ({jax.devices()[0].platform}): nothing to shard over"
+        )
+    return 2
 
 
 @pytest.fixture(scope="session")

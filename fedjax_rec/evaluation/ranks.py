@@ -46,9 +46,9 @@ class Ranks(NamedTuple):
 def rank_user(scores: jax.Array, held_out: HeldOut) -> Ranks:
     """Ranks one user's held-out items.
 
-    A rank is the number of other candidates that score at least as high: ties count against the
-    held-out item, so a model that scores everything alike gets no credit. Other held-out items of
-    the same split stay in the full ranking.
+    A rank is the number of other candidates that do not score lower: ties count against the
+    held-out item, and so do scores that are not numbers, so a model that scores everything alike,
+    or has diverged, gets no credit. Other held-out items of the same split stay in the full ranking.
 
     Args:
       scores: [m] float, the user's score of every item.
@@ -75,12 +75,12 @@ def _drop(scores, items):
 
 def _rank_full(scores, items):
     mine = scores[jnp.maximum(items, 0)]
-    above = jnp.sum(scores[None, :] >= mine[:, None], axis=1) - 1
+    above = jnp.sum(~(scores[None, :] < mine[:, None]), axis=1) - 1
     return jnp.where(items < 0, -1, above)
 
 
 def _rank_sampled(scores, items, candidates):
     others = jnp.where(candidates < 0, -jnp.inf, scores[jnp.maximum(candidates, 0)])
     mine = scores[jnp.maximum(items, 0)]
-    above = jnp.sum(others[None, :] >= mine[:, None], axis=1)
+    above = jnp.sum(~(others[None, :] < mine[:, None]), axis=1)
     return jnp.where(items < 0, -1, above)

@@ -26,6 +26,9 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array, mask: jax.Array) 
       True
     """
     weights = mask.astype(logits.dtype)
-    # log(1 + eˣ) − y·x, in the form that overflows for no x.
-    each = jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    # log(1 + eˣ) − y·x, in the form that overflows for no x. (Not by max and abs, whose kinks at
+    # x = 0 would take the gradient of items that start from 0.)
+    above = logits > 0
+    softplus = jnp.where(above, logits, 0) + jnp.log1p(jnp.exp(jnp.where(above, -logits, logits)))
+    each = softplus - logits * labels
     return jnp.sum(weights * each) / jnp.maximum(jnp.sum(weights), 1)

@@ -8,7 +8,10 @@ last complete checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.simulation.checkpoint_files import RestoreFiles, SaveFiles
 
 __all__ = ["Checkpoint", "Checkpoints", "differences"]
 
@@ -58,19 +62,16 @@ class Checkpoints:
           InputError: the disk is full or the folder cannot be written. The previous checkpoints
             stay.
         """
-        leaves = _leaves(checkpoint.server, checkpoint.clients)
+        named = _named(checkpoint.server, checkpoint.clients)
+        leaves = {name: np.asarray(leaf) for name, leaf in named.items()}
         try:
+            self._remove_unfinished()  # what a killed run left
             with self._manager() as manager:
                 manager.save(
-                    checkpoint.round,
-                    args=ocp.args.Composite(
-                        arrays=ocp.args.StandardSave(leaves),
-                        record=ocp.args.JsonSave(checkpoint.record),
-                    ),
-                    force=True,
+                    checkpoint.round, args=SaveFiles(leaves, checkpoint.record), force=True
                 )
-                manager.wait_until_finished()
         except Exception as error:
+            self._remove_unfinished()
             raise InputError(_cannot_write(self._folder, error)) from error
 
     def latest_round(self) -> int | None:
@@ -82,7 +83,7 @@ class Checkpoints:
 
     def record(self, round_: int) -> dict[str, Any]:
         """The record of a checkpoint, without its arrays."""
-        return self._restore(round_, record=ocp.args.JsonRestore())["record"]
+        return self._restore(round_, RestoreFiles(arrays=False))[1]
 
     def load(self, round_: int, server: Any, clients: Any) -> Checkpoint:
         """Loads a checkpoint.
@@ -97,41 +98,59 @@ class Checkpoints:
         """
         expected = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype)
-            for name, x in _leaves(server, clients).items()
+            for name, x in _named(server, clients).items()
         }
-        found = self._restore(
-            round_,
-            arrays=ocp.args.StandardRestore(expected),
-            record=ocp.args.JsonRestore(),
-        )
-        arrays = found["arrays"]
+        arrays, record = self._restore(round_, RestoreFiles())
         for name, want in expected.items():
-            if arrays[name].shape != want.shape or arrays[name].dtype != want.dtype:
+            found = arrays.get(name)
+            if found is not None and found.dtype.kind == "V":  # bfloat16 and its kin
+                found = arrays[name] = found.view(want.dtype)
+            if found is None or found.shape != want.shape or found.dtype != want.dtype:
+                what = "missing" if found is None else f"{found.dtype}{list(found.shape)}"
                 raise InputError(
-                    f"{self._folder / str(round_)}: {name} is {arrays[name].shape}, this run needs "
-                    f"{want.shape}: it is the checkpoint of another run; use another --out"
+                    f"{self._folder / str(round_)}: {name} is {what}, this run needs "
+                    f"{want.dtype}{list(want.shape)}: it is the checkpoint of another run; "
+                    "use another --out"
                 )
 
         def fill(prefix, tree):
             leaves, structure = jax.tree.flatten(tree)
             return jax.tree.unflatten(
-                structure, [np.asarray(arrays[f"{prefix}{i}"]) for i in range(len(leaves))]
+                structure, [arrays[f"{prefix}{i}"] for i in range(len(leaves))]
             )
 
-        return Checkpoint(round_, fill("server", server), fill("clients", clients), found["record"])
+        return Checkpoint(round_, fill("server", server), fill("clients", clients), record)
 
-    def _restore(self, round_, **args):
-        try:
-            with self._manager() as manager:
-                return manager.restore(round_, args=ocp.args.Composite(**args))
-        except Exception as error:
-            raise InputError(
-                f"checkpoint {self._folder / str(round_)} cannot be read "
-                f"({_first_line(error)}): delete that folder to resume from the one before"
-            ) from error
+    def _restore(self, round_, args):
+        with self._manager() as manager:
+            try:
+                return manager.restore(round_, args=args)
+            except Exception as error:
+                before = [step for step in manager.all_steps() if step < round_]
+                remedy = (
+                    f"delete that folder to resume after round {max(before)}"
+                    if before
+                    else "there is none before it, so start anew with another --out"
+                )
+                raise InputError(
+                    f"checkpoint {self._folder / str(round_)} cannot be read "
+                    f"({_first_line(error)}): {remedy}"
+                ) from error
 
+    def _remove_unfinished(self):
+        for leftover in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    @contextlib.contextmanager
     def _manager(self):
-        return ocp.CheckpointManager(self._folder, options=self._options)
+        """A manager of the folder, which says nothing: all that it logs, it raises as well."""
+        log = logging.getLogger("absl")
+        log.addFilter(_nothing)
+        try:
+            with ocp.CheckpointManager(self._folder, options=self._options) as manager:
+                yield manager
+        finally:
+            log.removeFilter(_nothing)
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
@@ -146,21 +165,34 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
     return found
 
 
-def _leaves(server, clients):
-    """A flat dict of arrays: method states are tuples of every kind, which need no file format."""
-    named = {}
-    for prefix, tree in (("server", server), ("clients", clients)):
-        for i, leaf in enumerate(jax.tree.leaves(tree)):
-            named[f"{prefix}{i}"] = np.asarray(leaf)
-    return named
+def _named(server, clients):
+    """A flat dict of leaves: method states are tuples of every kind, which need no file format."""
+    trees = {"server": server, "clients": clients}
+    return {
+        f"{prefix}{i}": leaf
+        for prefix, tree in trees.items()
+        for i, leaf in enumerate(jax.tree.leaves(tree))
+    }
+
+
+def _nothing(record):
+    return False
 
 
 def _cannot_write(folder, error):
     full = "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
     why = "the disk is full" if full else _first_line(error)
-    return f"cannot write a checkpoint to {folder}: {why}; the checkpoints before it are kept"
+    remedy = "free some space" if full else "make it writable"
+    return (
+        f"cannot write a checkpoint to {folder}: {why}; those before it are kept: "
+        f"{remedy}, then go on with --resume"
+    )
 
 
 def _first_line(error):
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[0] if len(lines[0]) <= 120 else f"{lines[0][:119]}…"

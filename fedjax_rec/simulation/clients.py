@@ -52,7 +52,7 @@ class Report(NamedTuple):
 
     Attributes:
       loss: [] float32 mean training loss.
-      healthy: [] bool, whether everything it trained and uploads is finite.
+      healthy: [] bool, whether its loss and the state it keeps are finite.
       ranks: Ranks by user slot right after training, or None when not asked for.
     """
 
@@ -82,17 +82,13 @@ def train_client(
     state, upload, info = method.local_update(
         _key(round_key, Purpose.LOCAL_UPDATE, data), state, download, data
     )
-    healthy = jnp.isfinite(info.loss)
-    for leaf in jax.tree.leaves((state, upload)):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            # A sum is finite exactly when all terms are, short of an overflow near 1e38.
-            healthy &= jnp.isfinite(jnp.sum(leaf, dtype=jnp.float32))
     ranks = None
     if evaluate:
         ranks = _rank(method, state, download.shared, held_out, most_users)
     upload = method.uplink.apply(_key(round_key, Purpose.UPLINK, data), upload)
-    report = Report(info.loss.astype(jnp.float32), healthy, ranks)
-    return method.retain(state), upload, method.weight(data), report
+    state = method.retain(state)
+    report = Report(info.loss.astype(jnp.float32), _healthy(info.loss, state), ranks)
+    return state, upload, method.weight(data), report
 
 
 def evaluate_client(
@@ -252,6 +248,17 @@ def blank_reports(rows: int, held_out: HeldOut, evaluate: bool) -> Report:
         healthy=jnp.ones(rows, bool),
         ranks=blank_ranks(held_out, (rows,)) if evaluate else None,
     )
+
+
+def _healthy(loss, state):
+    """Whether a client may go on. Its upload is not looked through here: the engine checks the
+    sum of all uploads, once a round instead of once a client."""
+    healthy = jnp.isfinite(loss)
+    for leaf in jax.tree.leaves(state):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            # A sum is finite exactly when all terms are, short of an overflow near 1e38.
+            healthy &= jnp.isfinite(jnp.sum(leaf, dtype=jnp.float32))
+    return healthy
 
 
 def _key(round_key, purpose, data):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from fedjax_rec.data import Problem
+from fedjax_rec.simulation.checkpoint import differences
 from fedjax_rec.simulation.devices import describe_devices
 from fedjax_rec.simulation.engine import Engine
 
-__all__ = ["configuration", "identity"]
+__all__ = ["configuration", "conflicts"]
 
 _PACKAGES = ("fedjax-rec", "jax", "jaxlib", "flax", "optax", "numpy", "igraph", "leidenalg")
 # Keys of "run" that may change when a run is resumed: they do not decide its numbers.
@@ -63,8 +65,32 @@ def configuration(
     }
 
 
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides a run's numbers; a resumed run must agree in it."""
+def conflicts(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What keeps a run from being resumed with the wanted configuration, in words.
+
+    Rounds, chunk, devices and checkpoint_every do not decide a run's numbers and may change.
+
+    Args:
+      saved: the configuration on record.
+      wanted: the one asked for.
+
+    Returns:
+      One phrase a difference; empty: the run can go on.
+    """
+    before, now = _identity(saved), _identity(wanted)
+    if before["method"] != now["method"]:  # whose options then say nothing
+        del before["method_options"], now["method_options"]
+    prints = before["data"].pop("fingerprint"), now["data"].pop("fingerprint")
+    found = differences(before, now)
+    # Sizes, seed and the like say more than the fingerprint, which depends on all of them.
+    if not found and prints[0] != prints[1]:
+        found.append("data: other interactions under the same name and of the same size")
+    return found
+
+
+def _identity(config):
+    """A copy of the part that decides a run's numbers, as it comes back from JSON."""
+    config = json.loads(json.dumps(config))
     return {
         "method": config["method"],
         "method_options": config["method_options"],

@@ -23,6 +23,9 @@ from fedjax_rec.simulation.ledger import RoundBytes, round_bytes
 __all__ = ["Engine", "Outcome", "Seconds", "State", "cohort_size"]
 
 
+_GATHER_ROWS = 64
+
+
 class State(NamedTuple):
     """Everything that a round changes.
 
@@ -116,6 +119,7 @@ class Engine:
         self._buckets = [self._upload_bucket(b) for b in self.layout.buckets]
         rows = [bucket.rows for bucket in self.layout.buckets]
         self._programs = programs.Programs(method, mesh, rows, chunk=chunk, debug=debug)
+        self._everyone_orders: dict[tuple[int, int], Any] = {}
         self._upload: Any = None  # shapes of one client's upload
         self._accumulator: Any = None  # shapes of one device's accumulator
 
@@ -131,7 +135,10 @@ class Engine:
         # Rows that no client uses get a client's state like all others, and are never trained.
         ids = self._shard(np.maximum(self.layout.client_of_row, 0))
         users = int(self.problem.users_per_client.max())
-        return State(server, clients.init_clients(self.method, self.mesh, key, server, ids, users))
+        everyone = clients.init_clients(self.method, self.mesh, key, server, ids, users)
+        state = State(server, everyone)
+        self._measure_upload(state, self.method.broadcast(server))
+        return state
 
     def run_round(
         self, state: State, round_: int, *, evaluate: bool = False
@@ -168,15 +175,15 @@ class Engine:
                 reports.append(report)
             losses = self._by_client([r.loss for r in reports])[part]
             healthy = self._by_client([r.healthy for r in reports])[part]
-        if not healthy.all():
-            raise TrainingError(
-                f"training diverged in round {round_}: client {part[~healthy][0]} has values that "
-                "are not finite; lower --lr or --item-lr-scale (the last checkpoint is kept)"
-            )
-        with watch("device"):
             key = jax.random.fold_in(round_key, int(Purpose.SERVER_STEP))
-            server = self._programs[programs.SERVER](key, state.server, acc)
+            server, finite = self._programs[programs.SERVER](key, state.server, acc)
             jax.block_until_ready((server, everyone))
+        if not (healthy.all() and finite):
+            who = "an upload" if healthy.all() else f"client {part[~healthy][0]}"
+            raise TrainingError(
+                f"training diverged in round {round_}: {who} has values that are not finite; "
+                "lower --lr or --item-lr-scale (checkpoints so far are kept)"
+            )
         with watch("host"):
             rng = host_rng(self.seed, round_, Purpose.BETWEEN_ROUNDS)
             server = self._replicate(self.method.between_rounds(rng, round_, server))
@@ -208,14 +215,11 @@ class Engine:
 
     def epsilon(self, rounds: int) -> float | None:
         """ε of a client that takes part in ``rounds`` rounds; None where the uplink gives none."""
-        if self._upload is None:
-            return None
         return self.method.epsilon(self._upload, rounds)
 
     def client_states(self, state: State) -> Any:
         """All clients' states as NumPy arrays [num_clients, …], in order of client id."""
-        rows = self.layout.row_of_client
-        return jax.tree.map(lambda x: np.asarray(x)[rows], state.clients)
+        return jax.tree.map(self._gather, state.clients)
 
     def restore(self, server: Any, client_states: Any) -> State:
         """The state that has the given server state and ``client_states`` (by client id)."""
@@ -289,14 +293,20 @@ class Engine:
 
     def _order(self, index, part):
         """A bucket's rows on each device, participants first, and how many those are."""
+        width = self._programs.width(index)
+        everyone = len(part) == self.problem.num_clients
+        if everyone and (index, width) in self._everyone_orders:
+            return self._everyone_orders[index, width]
         bucket = self.layout.buckets[index]
         takes_part = np.zeros(self.problem.num_clients + 1, bool)  # the last: id -1, nobody
         takes_part[part] = True
         chosen = takes_part[bucket.clients]
         order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
-        padding = -bucket.rows % self._programs.width(index)
-        order = np.pad(order, ((0, 0), (0, padding)), mode="edge")
-        return self._shard(order.reshape(-1)), self._shard(chosen.sum(axis=1, dtype=np.int32))
+        order = np.pad(order, ((0, 0), (0, -bucket.rows % width)), mode="edge")
+        placed = self._shard(order.reshape(-1)), self._shard(chosen.sum(axis=1, dtype=np.int32))
+        if everyone:
+            self._everyone_orders[index, width] = placed
+        return placed
 
     def _by_client(self, per_bucket):
         """[devices · rows, …] arrays of all buckets -> [num_clients, …], by client id."""
@@ -332,6 +342,22 @@ class Engine:
         takes_part[part] = True
         mine = np.repeat(takes_part, self.problem.users_per_client)[:, None]
         return {name: np.where(mine, participants[name], bystanders[name]) for name in participants}
+
+    def _gather(self, x):
+        """[devices · rows, …] on the devices -> [num_clients, …] on the host.
+
+        Shard by shard and block by block: the states are most of a run's memory, and the result
+        is the only other copy of them that ever exists.
+        """
+        out = np.empty((self.problem.num_clients, *x.shape[1:]), x.dtype)
+        for shard in x.addressable_shards:
+            rows = np.asarray(shard.data)
+            ids = self.layout.client_of_row[shard.index[0]]
+            for start in range(0, len(rows), _GATHER_ROWS):
+                block = slice(start, start + _GATHER_ROWS)
+                used = ids[block] >= 0
+                out[ids[block][used]] = rows[block][used]
+        return out
 
     # Placement --------------------------------------------------------------------------------
 

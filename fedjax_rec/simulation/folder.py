@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -44,6 +46,23 @@ class RunFolder:
             ) from error
         self.checkpoints = Checkpoints(self.path / "checkpoints")
 
+    def config(self) -> dict[str, Any] | None:
+        """The configuration of the run that lies here, or None."""
+        target = self.path / "config.json"
+        try:
+            return json.loads(target.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{target} cannot be read ({error}): name another --out") from error
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(_cannot_write(self.path / name, error)) from error
+
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes ``name`` as a whole."""
         self._write(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -56,11 +75,15 @@ class RunFolder:
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Adds an evaluated round's lines."""
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        target = self.path / "metrics.jsonl"
+        size = target.stat().st_size if target.exists() else 0
         try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            with open(target, "a", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise InputError(_cannot_write(self.path / "metrics.jsonl", error)) from error
+            with contextlib.suppress(OSError):
+                os.truncate(target, size)  # a full disk may have taken half of a line
+            raise InputError(_cannot_write(target, error)) from error
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes an ``.npz`` as a whole."""
@@ -83,9 +106,14 @@ class RunFolder:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise InputError(_cannot_write(target, error)) from error
 
 
 def _cannot_write(path, error):
-    return f"cannot write {path}: {error.strerror}; free some space or name another --out"
+    if error.errno == errno.ENOSPC:
+        remedy = "free some space, then go on with --resume"
+    else:
+        remedy = "make it writable, then go on with --resume"
+    return f"cannot write {path}: {error.strerror}; {remedy}"

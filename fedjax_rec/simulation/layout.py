@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from fedjax_rec.batches import ClientData
@@ -24,6 +25,8 @@ __all__ = ["Bucket", "Layout", "lay_out"]
 _MAX_BUCKETS = 5
 _ACCEPTED_PADDING = 1.25
 _ACCEPTED_ENTRIES = 10_000
+# Negatives are looked up rather than searched for while the tables stay below 64 MB.
+_LOOKUP_ENTRIES = 16_000_000
 
 
 class Bucket(NamedTuple):
@@ -148,6 +151,7 @@ def _bucket(
         forbidden=forbidden,
         forbidden_starts=(avoided.starts[first[:, None] + slot] - base[:, None]).astype(np.int32),
         longest=count,
+        allowed=_allowed(problem, avoided, flat) if slots == 1 else None,
     )
     held_out = _held_out(problem, first, users, slots)
 
@@ -158,8 +162,8 @@ def _bucket(
         start,
         stop,
         clients,
-        ClientData(*(deal(x) for x in data)),
-        HeldOut(*(None if x is None else deal(x) for x in held_out)),
+        jax.tree.map(deal, data),
+        jax.tree.map(deal, held_out),
     )
 
 
@@ -209,6 +213,20 @@ def _local_owner(lists: Ragged, first, users) -> Ragged:
         has = users > k
         position[first[has] + k] = k
     return Ragged(lists.starts, np.repeat(position, lists.lengths).astype(np.int32))
+
+
+def _allowed(problem: Problem, avoided: Ragged, clients: np.ndarray) -> np.ndarray | None:
+    """Each client's items that negatives may be, ascending; None where that is too much to hold."""
+    if problem.num_clients * problem.num_items > _LOOKUP_ENTRIES:
+        return None
+    out = np.zeros((len(clients), problem.num_items), np.int32)
+    free = np.empty(problem.num_items, bool)
+    for row, client in enumerate(np.maximum(clients, 0)):
+        free[:] = True
+        free[avoided[client]] = False
+        items = np.flatnonzero(free)
+        out[row, : len(items)] = items
+    return out
 
 
 def _shifted(lists: Ragged) -> Ragged:

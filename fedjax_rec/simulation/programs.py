@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import jax
@@ -84,11 +82,10 @@ class Programs:
             return
         for index in {name[1] for name in missing if name != SERVER} - set(self._widths):
             self._widths[index] = self._choose_width(index, arguments)
-        # Tracing holds the interpreter; compiling does not, and uses all cores.
-        lowered = [self._lower(name, arguments, self._widths) for name in missing]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            compiled = pool.map(lambda program: program.compile(), lowered)
-            self._compiled.update(zip(missing, compiled, strict=True))
+        # One after another: XLA uses all cores for one program, and two at once would add up to
+        # the largest memory use of a small run.
+        for name in missing:
+            self._compiled[name] = self._lower(name, arguments, self._widths).compile()
 
     def _lower(self, name, arguments, widths) -> Any:
         """One program, lowered: ``.compile()`` gives the callable."""
@@ -118,10 +115,14 @@ class Programs:
 
 
 def _server_step(method, mesh):
-    """Sums the devices' accumulators, then the method's own server step."""
+    """Sums the devices' accumulators, then the method's own server step.
+
+    Returns the server's state, and whether all that clients uploaded was finite.
+    """
 
     def step(key, server, acc):
         reduced = jax.tree.map(lambda x: jnp.sum(x, axis=0), acc)
-        return method.server_step(key, server, reduced)
+        finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(reduced)]
+        return method.server_step(key, server, reduced), jnp.all(jnp.array(finite))
 
     return jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()))

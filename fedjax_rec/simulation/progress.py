@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fedjax_rec.data import Problem
 from fedjax_rec.simulation.engine import Outcome
 
 __all__ = ["Progress"]
@@ -14,9 +15,11 @@ __all__ = ["Progress"]
 class Progress:
     """Prints what a run does, a line a round: loss, validation metric, bytes, speed.
 
+    Lines stay below 100 columns, and their columns stay in place from round to round.
+
     Args:
       rounds: total rounds of the run.
-      metric: name of the validation metric to show.
+      metric: the validation metric to show, such as "hr@10/uni99".
       enabled: False prints nothing.
     """
 
@@ -29,20 +32,33 @@ class Progress:
         """A line of its own."""
         self._console.print(text, markup=False, soft_wrap=True)
 
+    def start(self, method: str, problem: Problem, devices: str) -> None:
+        """What is about to run, and how to read the lines that follow."""
+        self.say(
+            f"{method} on {problem.dataset.name}: {problem.num_clients:,} clients, "
+            f"{problem.num_users:,} users, {problem.num_items:,} items, {problem.split} split, "
+            f"protocol {problem.protocol}, on {devices}"
+        )
+        self.say(f"each round: {self._metric} on validation; bytes a client sends ↑ receives ↓")
+
     def round(self, round_: int, outcome: Outcome, rows: list[dict[str, Any]]) -> None:
         """The line of one round; ``rows`` are its metric rows, empty if not evaluated."""
         seconds = outcome.seconds
         if seconds.compile > 0.05:
             self.say(f"compiled in {seconds.compile:.1f} s")
         width = len(str(self._rounds))
-        parts = [f"round {round_:>{width}}/{self._rounds}", f"loss {outcome.train_loss:.4f}"]
-        for row in rows:
-            if row["split"] == "val" and row[self._metric] is not None:
-                parts.append(f"val {self._metric} {100 * row[self._metric]:.1f} %")
-        parts.append(f"up {_size(outcome.bytes.up)}, down {_size(outcome.bytes.down)} a client")
-        if seconds.device > 0:
-            parts.append(f"{outcome.participants / seconds.device:,.0f} clients/s")
-        parts.append(f"{seconds.total - seconds.compile:.2f} s")
+        name = self._metric.partition("/")[0]
+        value = {row["split"]: row[self._metric] for row in rows}.get("val")
+        measured = " " * 7 if value is None else f"{100 * value:>5.1f} %"
+        speed = outcome.participants / seconds.device if seconds.device > 0 else 0.0
+        parts = [
+            f"round {round_:>{width}}/{self._rounds}",
+            f"loss {outcome.train_loss:{'.4f' if outcome.train_loss < 1000 else '.4g'}}",
+            f"{name} {measured}" if rows else " " * (len(name) + 8),
+            f"↑ {_size(outcome.bytes.up):>8}  ↓ {_size(outcome.bytes.down):>8}",
+            f"{speed:>7,.0f} clients/s",
+            f"{seconds.total - seconds.compile:.2f} s",
+        ]
         self.say("  ".join(parts))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ class Result:
       timings: one row a round: round, seconds, compile_seconds, device_seconds, host_seconds,
         eval_seconds, checkpoint_seconds.
       server_state: the method's server state after the last round.
-      client_states: all clients' states after the last round, NumPy arrays [num_clients, …].
       out: the run's folder, or None.
+      fetch_client_states: brings the states to the host; use ``client_states``.
     """
 
     method: Method
@@ -40,8 +42,16 @@ class Result:
     summary: dict[str, Any]
     timings: pd.DataFrame
     server_state: Any
-    client_states: Any
-    out: Path | None = None
+    out: Path | None
+    fetch_client_states: Callable[[], Any] = field(repr=False)
+
+    @cached_property
+    def client_states(self) -> Any:
+        """All clients' states after the last round, NumPy arrays [num_clients, …].
+
+        Fetched from the devices on first use: they can be most of the memory of a run.
+        """
+        return self.fetch_client_states()
 
     def recommend(self, user: str | int, k: int = 10) -> pd.DataFrame:
         """What a user would be served after the last round: the best unseen items.

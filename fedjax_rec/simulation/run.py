@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from fedjax_rec.errors import InputError
-from fedjax_rec.simulation.checkpoint import Checkpoint, differences
-from fedjax_rec.simulation.configuration import identity
+from fedjax_rec.simulation.checkpoint import Checkpoint
+from fedjax_rec.simulation.configuration import conflicts
 from fedjax_rec.simulation.engine import Engine, Seconds, State
 from fedjax_rec.simulation.folder import RunFolder
 from fedjax_rec.simulation.ledger import Ledger
@@ -37,6 +38,7 @@ class Run:
       progress: tells people.
       rounds: rounds of the whole run.
       eval_every: evaluate every so many rounds, and after the last.
+      began: ``time.perf_counter()`` when it all began, preparation included.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Run:
         *,
         rounds: int,
         eval_every: int,
+        began: float,
     ) -> None:
         self.engine = engine
         self.config = config
@@ -60,12 +63,16 @@ class Run:
         self.timings: list[dict[str, Any]] = []
         self.ledger = Ledger()
         self.spent = Seconds()  # since the last evaluated round
+        self.earlier_seconds = 0.0  # wall time of the sittings before this one
+        self._began = began
 
     def begin(self) -> None:
         """Writes what is known before the first round; on resume, the history so far."""
         if self.folder:
             self.folder.write_json("config.json", self.config)
             self.folder.write_metrics(self.history)
+            if self.round < self.rounds:  # a summary says that the run has ended
+                self.folder.remove("summary.json")
 
     def go(self, state: State, checkpoint_every: int) -> State:
         """Runs the rounds that are left."""
@@ -114,6 +121,7 @@ class Run:
             "uplink": self.ledger.up,
             "downlink": self.ledger.down,
             "spent": list(self.spent),
+            "wall_seconds": self._wall_seconds(),
         }
         server = jax.tree.map(np.asarray, state.server)
         clients = self.engine.client_states(state)
@@ -125,16 +133,15 @@ class Run:
         assert self.folder is not None
         checkpoints = self.folder.checkpoints
         latest = checkpoints.latest_round()
-        if latest is None:
-            self.progress.say(f"no checkpoint in {self.folder.path} yet: starting with round 1")
-            return state
-        saved = checkpoints.record(latest)["config"]
-        different = differences(identity(saved), identity(self.config))
+        saved = self.folder.config() if latest is None else checkpoints.record(latest)["config"]
+        different = conflicts(saved, self.config) if saved is not None else []
         if different:
             raise InputError(
                 f"{self.folder.path} holds another run ({'; '.join(different)}): "
                 "use its configuration, or another --out"
             )
+        if latest is None:
+            return state
         if latest > self.rounds:
             raise InputError(
                 f"{self.folder.path} is at round {latest} already: use --rounds {latest} or more"
@@ -149,10 +156,13 @@ class Run:
         self.timings = found.record["timings"]
         self.ledger = Ledger(found.record["uplink"], found.record["downlink"])
         self.spent = Seconds(*found.record["spent"])
-        self.progress.say(f"resuming after round {latest}")
+        self.earlier_seconds = found.record["wall_seconds"]
         return self.engine.restore(found.server, found.clients)
 
-    def finish(self, state: State, notes: Sequence[str], wall_seconds: float) -> Result:
+    def _wall_seconds(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self._began
+
+    def finish(self, state: State, notes: Sequence[str]) -> Result:
         """Writes what is written at the end, and returns the result."""
         engine, problem = self.engine, self.engine.problem
         total = Seconds()
@@ -172,13 +182,15 @@ class Run:
                 rounds=self.round,
                 seconds=total,
                 trained_clients=sum(row["clients"] for row in self.timings),
-                wall_seconds=wall_seconds,
+                wall_seconds=self._wall_seconds(),
             ),
             "epsilon": engine.epsilon(self.round),
             "warnings": list(notes),
         }
         if self.folder:
-            self.folder.write_arrays("embeddings.npz", _item_arrays(engine, state))
+            arrays = _item_arrays(engine, state)
+            if arrays:
+                self.folder.write_arrays("embeddings.npz", arrays)
             self.folder.write_json("summary.json", summary)
         return Result(
             method=engine.method,
@@ -187,8 +199,8 @@ class Run:
             summary=summary,
             timings=pd.DataFrame(self.timings),
             server_state=jax.tree.map(np.asarray, state.server),
-            client_states=engine.client_states(state),
             out=self.folder.path if self.folder else None,
+            fetch_client_states=partial(engine.client_states, state),
         )
 
 
@@ -211,8 +223,11 @@ def _cluster_sizes(view):
 
 
 def _item_arrays(engine, state):
+    """The server's view of the items; nothing where the method has no embeddings of them."""
     dataset = engine.problem.dataset
     arrays = dict(engine.method.item_view(state.server))
+    if "item_embeddings" not in arrays:
+        return {}
     arrays["item_id"] = np.asarray(dataset.item_ids, str)
     if dataset.item_titles is not None:
         arrays["title"] = np.asarray(dataset.item_titles, str)

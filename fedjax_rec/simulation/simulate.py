@@ -144,14 +144,19 @@ def simulate(
     notes = (*problem.notes, *_privacy_notes(method.config))
     show = Progress(rounds, selection_metric(problem), enabled=progress)
     folder = None if out is None else RunFolder(out, resume=resume)
-    run = Run(engine, config, folder, show, rounds=rounds, eval_every=eval_every)
+    run = Run(engine, config, folder, show, rounds=rounds, eval_every=eval_every, began=began)
     if resume:
         state = run.resume(state)
     run.begin()
+    device = config["device"]
+    show.start(method.name, problem, f"{device['count']} × {device['kind']}")
+    if resume:
+        nothing = f"no checkpoint in {out} yet: starting with round 1"
+        show.say(f"resuming after round {run.round}" if run.round else nothing)
     for note in notes:
         show.say(f"note: {note}")
     state = run.go(state, checkpoint_every)
-    return run.finish(state, notes, time.perf_counter() - began)
+    return run.finish(state, notes)
 
 
 def _privacy_notes(options):

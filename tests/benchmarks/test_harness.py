@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import harness
 import numpy as np
@@ -31,6 +33,17 @@ def test_a_row_is_on_disk_as_soon_as_it_is_added(table, tmp_path):
     assert saved["options"] == {"toy": False, "seed": 0, "devices": None}
     assert saved["environment"]["versions"]["jax"]
     assert table.columns == ["method", "seconds", "ratio"]
+
+
+def test_options_are_recorded_but_for_folders(tmp_path):
+    @dataclass(frozen=True)
+    class SweepOptions(harness.Options):
+        clients: tuple[int, ...] = (100, 1_000)
+        runs: Path = Path("runs")
+
+    harness.Table("figures", "A title", SweepOptions(results=tmp_path)).save()
+    saved = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert saved["options"] == {"toy": False, "seed": 0, "devices": None, "clients": [100, 1000]}
 
 
 def test_a_figure_that_json_cannot_hold_leaves_the_old_file(table, tmp_path):

@@ -1,0 +1,64 @@
+"""The losses once more, in float64 NumPy, straight from their formulas."""
+
+import numpy as np
+
+__all__ = ["contrastive", "contrastive_gradient", "cross_entropy", "cross_entropy_gradient"]
+
+
+def contrastive(embeddings, labels, *, temperature, base_temperature, anchors) -> float:
+    """L = −(τ/τ₀) · mean_a (1/|P(a)|) Σ_{p∈P(a)} [ s_ap/τ − log Σ_{k≠a} exp(s_ak/τ) ]."""
+    unit = _unit(embeddings)
+    logits = unit @ unit.T / temperature
+    total, counted = 0.0, 0
+    for a in range(len(labels)):
+        others = np.arange(len(labels)) != a
+        positives = others & (labels == labels[a])
+        if not positives.any():
+            continue
+        counted += 1
+        peak = logits[a][others].max()
+        log_denominator = peak + np.log(np.exp(logits[a][others] - peak).sum())
+        total += (logits[a][positives] - log_denominator).mean()
+    count = len(labels) if anchors == "all" else max(counted, 1)
+    return -temperature / base_temperature * total / count
+
+
+def contrastive_gradient(embeddings, labels, *, temperature, base_temperature, anchors):
+    """dL/dE by the chain rule over all pairs: softmax less positives, then the normalization."""
+    exact = np.asarray(embeddings, np.float64)
+    unit = _unit(exact)
+    m = len(labels)
+    logits = unit @ unit.T / temperature
+    logits[np.diag_indices(m)] = -np.inf
+    positives = (labels[:, None] == labels[None, :]) & ~np.eye(m, dtype=bool)
+    has = positives.any(axis=1)
+    by_logit = np.zeros((m, m))  # dL/d(s_ak/τ), less the factor −(τ/τ₀)/count
+    for a in np.flatnonzero(has):
+        weights = np.exp(logits[a] - logits[a].max())
+        by_logit[a] = positives[a] / positives[a].sum() - weights / weights.sum()
+    count = m if anchors == "all" else max(has.sum(), 1)
+    by_logit *= -temperature / base_temperature / count
+    by_unit = (by_logit + by_logit.T) @ unit / temperature
+    norm = np.linalg.norm(exact, axis=1, keepdims=True)
+    tangent = by_unit - (by_unit * unit).sum(axis=1, keepdims=True) * unit
+    return np.divide(tangent, norm, out=np.zeros_like(exact), where=norm > 0)
+
+
+def cross_entropy(logits, labels, mask) -> float:
+    """Mean of −y·log σ(x) − (1 − y)·log σ(−x) over the mask."""
+    x, y, kept = (np.asarray(v, np.float64) for v in (logits, labels, mask))
+    each = y * np.logaddexp(0, -x) + (1 - y) * np.logaddexp(0, x)
+    return float((kept * each).sum() / max(kept.sum(), 1))
+
+
+def cross_entropy_gradient(logits, labels, mask):
+    """d/dx = (σ(x) − y) / n on what the mask keeps."""
+    x, y, kept = (np.asarray(v, np.float64) for v in (logits, labels, mask))
+    sigmoid = np.exp(-np.logaddexp(0, -x))
+    return kept * (sigmoid - y) / max(kept.sum(), 1)
+
+
+def _unit(embeddings):
+    exact = np.asarray(embeddings, np.float64)
+    norm = np.linalg.norm(exact, axis=1, keepdims=True)
+    return np.divide(exact, norm, out=np.zeros_like(exact), where=norm > 0)

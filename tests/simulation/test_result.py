@@ -1,0 +1,100 @@
+"""Recommendations to look at."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import fedjax_rec
+from fedjax_rec import InputError
+from tests.problems import small
+
+
+@pytest.fixture(scope="module", params=["pfedrec", "cgfedrec", "fedmf", "popularity"])
+def result(request):
+    method = getattr(fedjax_rec.methods, request.param)
+    options = {"clusters": 5} if request.param == "cgfedrec" else {}
+    return fedjax_rec.simulate(method(**options), small(), rounds=1, progress=False, seed=3)
+
+
+def test_the_best_unseen_items_with_titles(result):
+    dataset, problem = result.problem.dataset, result.problem
+    titles = dict(zip(dataset.item_ids, dataset.item_titles, strict=True))
+    for number in (0, 7, 23):
+        user = dataset.user_ids[problem.user_index[number]]
+        table = result.recommend(user, k=5)
+        assert list(table.columns) == ["rank", "item", "title", "score", "held_out"]
+        assert list(table["rank"]) == [1, 2, 3, 4, 5]
+        assert (np.diff(table["score"]) <= 0).all()
+        assert [titles[item] for item in table["item"]] == list(table["title"])
+        trained = set(dataset.item_ids[problem.train[number]])
+        assert not trained & set(table["item"])
+
+
+def test_held_out_items_are_marked(result):
+    problem, dataset = result.problem, result.problem.dataset
+    user = dataset.user_ids[problem.user_index[4]]
+    table = result.recommend(user, k=40)
+    unseen = 40 - len(problem.train[4])
+    assert len(table) == unseen  # no more than there are
+    marked = table[table["held_out"] != ""].set_index("held_out")["item"]
+    assert marked["validation"] == dataset.item_ids[problem.validation[4][0]]
+    assert marked["test"] == dataset.item_ids[problem.test[4][0]]
+    assert len(marked) == 2
+
+
+def test_ranks_agree_with_the_evaluation(result):
+    """What a user would be shown after the last round is what the last evaluation ranked."""
+    problem, dataset = result.problem, result.problem.dataset
+    hits = []
+    for number in range(problem.num_users):
+        user = dataset.user_ids[problem.user_index[number]]
+        table = result.recommend(user, k=40)
+        # Test ranking leaves the validation item out; ties count against the held-out item.
+        table = table[table["held_out"] != "validation"]
+        score = table.set_index("held_out")["score"]["test"]
+        hits.append((table["score"] >= score).sum() - 1 < 10)
+    final = result.history[result.history["split"] == "test"].iloc[-1]
+    assert np.mean(hits) == pytest.approx(final["hr@10/full"])
+
+
+def test_a_user_may_be_named_by_number(result):
+    user = result.problem.dataset.user_ids[0]
+    assert user.isdigit()
+    assert result.recommend(int(user), k=3).equals(result.recommend(user, k=3))
+
+
+def test_an_unknown_user_is_refused(result):
+    with pytest.raises(InputError, match="user 'nobody' is not in synthetic"):
+        result.recommend("nobody")
+
+
+def test_less_than_one_item_is_refused(result):
+    with pytest.raises(InputError, match="k=0 must be at least 1"):
+        result.recommend(result.problem.dataset.user_ids[0], k=0)
+
+
+def test_a_user_beyond_the_limit_is_told_apart():
+    method = fedjax_rec.methods.popularity()
+    result = fedjax_rec.simulate(method, small(client_limit=5), rounds=1, progress=False)
+    with pytest.raises(InputError, match="takes no part: dropped by the split .* or beyond"):
+        result.recommend(result.problem.dataset.user_ids[20])
+
+
+def test_silos_score_the_right_user():
+    """Users of one client have heads of their own."""
+    problem = small(clients=6)
+    result = fedjax_rec.simulate(fedjax_rec.methods.pfedrec(), problem, rounds=1, progress=False)
+    ids = problem.dataset.user_ids[problem.user_index]
+    scores = [tuple(result.recommend(user, k=3)["score"]) for user in ids]
+    assert len(set(scores)) == len(scores)
+
+
+def test_without_titles_there_is_no_title_column():
+    problem = small()
+    plain = dataclasses.replace(
+        problem, dataset=dataclasses.replace(problem.dataset, item_titles=None)
+    )
+    result = fedjax_rec.simulate(fedjax_rec.methods.popularity(), plain, rounds=1, progress=False)
+    columns = list(result.recommend(plain.dataset.user_ids[0]).columns)
+    assert columns == ["rank", "item", "score", "held_out"]

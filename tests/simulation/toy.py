@@ -1,0 +1,78 @@
+"""A method whose every number can be worked out by hand, to see what the engine does with it."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_rec import uplink
+from fedjax_rec.data import Problem
+from fedjax_rec.methods import Broadcast, Info, Method, Traffic
+from fedjax_rec.methods.contract import (
+    identity_between_rounds,
+    identity_receive,
+    weighted_mean,
+    weighted_sum,
+)
+
+__all__ = ["Config", "Server", "toy"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where the toy's loss is not a number: (round, client), or nowhere."""
+
+    fails: tuple[int, int] = (0, -1)
+
+
+class Server(NamedTuple):
+    round: jax.Array  # [] int32, rounds done
+    table: jax.Array  # [K, 2] float32: row k is client k's own download
+    mean: jax.Array  # [2] float32, of the last round's uploads, weighted by training items
+
+
+def toy(config: Config = Config()) -> Method:
+    """Client k is sent row k, adds it to what it has, and uploads (k + 1) times it.
+
+    The table starts as row k = (2k, 2k + 1) and grows by 1 a round. Scores are all alike.
+
+    Args:
+      config: where it fails.
+    """
+
+    def init(key: jax.Array, problem: Problem) -> Server:
+        table = jnp.arange(2.0 * problem.num_clients).reshape(-1, 2)
+        return Server(jnp.int32(0), table, jnp.zeros(2))
+
+    def local_update(key: Any, client: Any, download: Broadcast, data: Any):
+        row, done = download.per_client, download.shared
+        round_, who = config.fails
+        bad = (done + 1 == round_) & (data.client == who)
+        upload = row * (1.0 + data.client)
+        return client + row, upload, Info(jnp.where(bad, jnp.nan, row[0]))
+
+    def server_step(key: Any, server: Server, reduced: Any) -> Server:
+        return Server(server.round + 1, server.table + 1, weighted_mean(reduced))
+
+    return Method(
+        name="toy",
+        config=config,
+        init=init,
+        init_client=lambda key, server, num_users: jnp.zeros(2),
+        broadcast=lambda server: Broadcast(shared=server.round, per_client=server.table),
+        receive=identity_receive,
+        local_update=local_update,
+        retain=lambda client: client,
+        uplink=uplink.identity(),
+        weight=lambda data: data.positives.astype(jnp.float32),
+        reduce=weighted_sum,
+        server_step=server_step,
+        between_rounds=identity_between_rounds,
+        scores=lambda client, shared, user: jnp.full(40, client[0]),
+        traffic=lambda download, upload: Traffic(
+            down=uplink.dense(download.per_client[0]), up=uplink.dense(upload)
+        ),
+        item_view=lambda server: {"round": np.asarray(server.round)},
+    )
