@@ -65,10 +65,24 @@ def test_every_rank_maps_to_its_allowed_item(silo) -> None:
     lowest = -(-(ranks << 32) // counts)  # the smallest 32 bits that give this rank
     highest = ((ranks + 1 << 32) - 1) // counts
     for bits in (lowest, highest):
-        with mock.patch.object(jax.random, "bits", lambda key, shape, dtype, b=bits: jnp.uint32(b)):
-            drawn = np.asarray(sample_negatives(KEY, data, ITEMS, ITEMS))
+        drawn = np.asarray(_drawn_from(bits.astype(np.uint32), data))
         for user, items in enumerate(allowed):
             assert drawn[user].tolist() == [items[rank] for rank in ranks[user]]
+
+
+@jax.jit
+def _drawn_from(bits, data):
+    """Negatives from given bits."""
+    with mock.patch.object(batches, "_random_words", lambda key, rows, columns: bits):
+        return sample_negatives(KEY, data, ITEMS, ITEMS)
+
+
+@pytest.mark.parametrize("protocol", ["leak-free", "published"])
+def test_looking_up_and_searching_draw_the_same(protocol) -> None:
+    data = client_data(small(protocol=protocol), 3)
+    assert data.allowed is not None
+    searched = negatives_of(KEY, data._replace(allowed=None), 40, 50)
+    np.testing.assert_array_equal(negatives_of(KEY, data, 40, 50), searched)
 
 
 def test_negatives_are_uniform_over_the_allowed_items() -> None:
@@ -104,6 +118,30 @@ def test_held_out_items_occur_under_leak_free_and_never_under_published(protocol
             met += np.isin(held_out, mine).sum()
     # 300 draws or more from at most 40 items: to miss one has probability below 0.0005.
     assert met == (wanted if protocol == "leak-free" else 0)
+
+
+# Random bits ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+def test_random_words_of_a_row_do_not_depend_on_the_number_of_rows(columns) -> None:
+    many = np.asarray(batches._random_words(KEY, 1000, columns))
+    assert many.shape == (1000, columns)
+    assert many.dtype == np.uint32
+    for rows in (1, 2, 7):
+        np.testing.assert_array_equal(batches._random_words(KEY, rows, columns), many[:rows])
+    assert (
+        many != np.asarray(batches._random_words(jax.random.key(1), 1000, columns))
+    ).mean() > 0.99
+    # Of 4,000 words at most 2³² values, two alike have probability 0.002.
+    assert len(np.unique(many)) >= many.size - 1
+
+
+def test_random_words_are_uniform_bit_by_bit() -> None:
+    words = np.asarray(batches._random_words(KEY, 5000, 4)).reshape(-1)
+    ones = (words[:, None] >> np.arange(32, dtype=np.uint32) & 1).sum(axis=0)
+    # 32 counts of 20,000 coin flips: 5 standard deviations are 354.
+    assert (np.abs(ones - 10_000) < 354).all()
 
 
 # Shuffling ------------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ class CGFedRecConfig(LocalTraining, Uplink):
       anchors: "all": mean over all items, as the reference. "positive": over those that have a
         positive.
       clustering: how the server groups items. Leiden and Louvain work on the graph of cosine
-        similarities of at least ``similarity_threshold`` between the mean item embeddings.
-      similarity_threshold: see ``clustering``.
+        similarities of at least --similarity-threshold between the mean item embeddings.
+      similarity_threshold: see --clustering.
     """
 
     local_epochs: int = 2

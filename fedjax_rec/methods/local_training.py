@@ -72,7 +72,7 @@ class Uplink:
 
     Attributes:
       clip: bound on the Euclidean norm of each uploaded row; None: no bound.
-      laplace: scale δ of Laplace noise added to every entry. Gives an ε only with ``clip``.
+      laplace: scale δ of Laplace noise added to every entry. Gives an ε only with --clip.
       bits: bits of row-wise min–max quantization; None: float32.
     """
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 __all__ = ["CheckpointFiles", "RestoreFiles", "SaveFiles"]
 
@@ -26,7 +26,7 @@ _RECORD = "record.json"
 class CheckpointFiles(ocp.CheckpointHandler):
     """Writes and reads the files of one checkpoint."""
 
-    def save(self, directory: epath.Path, args: SaveFiles) -> None:
+    def save(self, directory: Path, args: SaveFiles) -> None:
         """Writes both files and waits until the disk has them."""
         with open(directory / _ARRAYS, "wb") as file:
             np.savez(file, allow_pickle=False, **args.arrays)
@@ -36,7 +36,7 @@ class CheckpointFiles(ocp.CheckpointHandler):
             _settle(file)
 
     def restore(
-        self, directory: epath.Path, args: RestoreFiles
+        self, directory: Path, args: RestoreFiles
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays (empty unless asked for) and the record."""
         arrays = {}

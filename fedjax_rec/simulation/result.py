@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fedjax_rec.methods import Method
 __all__ = ["Result"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A finished simulation.
 
@@ -43,7 +43,7 @@ class Result:
     timings: pd.DataFrame
     server_state: Any
     out: Path | None
-    fetch_client_states: Callable[[], Any] = field(repr=False)
+    fetch_client_states: Callable[[], Any]
 
     @cached_property
     def client_states(self) -> Any:
@@ -52,6 +52,17 @@ class Result:
         Fetched from the devices on first use: they can be most of the memory of a run.
         """
         return self.fetch_client_states()
+
+    def __repr__(self) -> str:
+        scores = ", ".join(
+            f"{name} {100 * value:.1f} %"
+            for name, value in self.summary["test"].items()
+            if value is not None
+        )
+        return (
+            f"Result({self.method.name} on {self.problem.dataset.name}, {self.problem.protocol}: "
+            f"best round {self.summary['best_round']} of {self.summary['rounds']}, test {scores})"
+        )
 
     def recommend(self, user: str | int, k: int = 10) -> pd.DataFrame:
         """What a user would be served after the last round: the best unseen items.

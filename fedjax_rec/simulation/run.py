@@ -237,22 +237,25 @@ def _item_arrays(engine, state):
 
 
 class _Interruptible:
-    """Turns the first Ctrl-C into a wish to stop after the round; the second acts at once."""
+    """Turns the first Ctrl-C, or a scheduler's SIGTERM, into a wish to stop after the round; the
+    second acts at once."""
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, progress: Progress, *, enabled: bool) -> None:
         self.asked = False
         self._progress = progress
         self._enabled = enabled and threading.current_thread() is threading.main_thread()
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> _Interruptible:
         if self._enabled:
-            self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
+            self._previous = {s: signal.signal(s, self._on_interrupt) for s in self._SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._enabled:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _on_interrupt(self, *_: object) -> None:
         if self.asked:

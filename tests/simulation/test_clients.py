@@ -91,6 +91,13 @@ def test_failure_names_round_and_client(plan) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_an_upload_that_is_no_number_stops_too() -> None:
+    engine = _engine(toy(Config(upload_fails=(2, 13))), chunk=7)
+    state, _ = engine.run_round(engine.initial_state(), 1)
+    with pytest.raises(TrainingError, match=r"diverged in round 2: "):
+        engine.run_round(state, 2)
+
+
 def test_failure_of_a_client_that_sits_out_is_nobody_s() -> None:
     outsider = next(k for k in range(USERS) if k not in _cohort_of_seed_3())
     engine = _engine(toy(Config(fails=(1, outsider))), cohort=6, seed=3, chunk=7)

@@ -82,16 +82,22 @@ def test_the_loop_without_jit_is_one_by_one(one_by_one) -> None:
     _assert_same_run(looped, _run(_engine(method, small(USERS), chunk=1, cohort=2), rounds=1))
 
 
-@pytest.mark.parametrize(("name", "split"), [("cgfedrec", "loo"), ("fedmf", "ratio")])
-def test_silos_in_every_shape(name, split, two_devices) -> None:
-    """5 clients of 5, 5, 5, 5 and 5 + 1 users, with ragged held-out lists under the ratio split."""
-    problem = small(USERS + 1, clients=5, split=split)
+def test_silos_in_every_shape(two_devices) -> None:
+    problem, method = small(USERS + 1, clients=5), tiny("cgfedrec")
     assert problem.users_per_client.tolist() == [5, 5, 5, 5, 6]
-    method = tiny(name)
-    alone = _run(_engine(method, problem, chunk=1, evaluate_at="download"))
-    _assert_same_run(_run(_engine(method, problem, chunk=5, evaluate_at="download")), alone)
-    _assert_same_run(_run(_engine(method, problem, 2, evaluate_at="download")), alone)
+    alone = _run(_engine(method, problem, chunk=1))
+    _assert_same_run(_run(_engine(method, problem, chunk=5)), alone)
+    _assert_same_run(_run(_engine(method, problem, 2)), alone)
     _check_scores(method, problem, alone)
+
+
+def test_silos_with_several_held_out_items_a_user() -> None:
+    """The ratio split: ragged lists, no sampled candidates; scored at download."""
+    problem, method = small(USERS + 1, clients=5, split="ratio"), tiny("fedmf")
+    assert len(set(problem.test.lengths)) > 1
+    run = _run(_engine(method, problem, chunk=5, evaluate_at="download"))
+    assert set(run[2][-1].ranks) == {"validation_full", "test_full"}
+    _check_scores(method, problem, run)
 
 
 @pytest.mark.parametrize("cohort", [1.0, 9])
@@ -100,12 +106,12 @@ def test_buckets_change_nothing(cohort, two_devices) -> None:
     problem = small(USERS)
     method = tiny("local")
     one = _run(_engine(method, problem, chunk=1, cohort=cohort))
-    few = {"_ACCEPTED_ENTRIES": 0, "_MAX_BUCKETS": 2}
+    few = {"_ACCEPTED_ENTRIES": 0, "_MAX_BUCKETS": 3}
     with mock.patch.multiple(layout, **few):
         cut = _engine(method, problem, chunk=4, cohort=cohort)
         cut_on_two = _engine(method, problem, 2, cohort=cohort)
     buckets = [len(engine.layout.buckets) for engine in (cut, cut_on_two)]
-    assert buckets == [2, 2]
+    assert buckets == [3, 3]
     assert [b.data.items.shape[-1] for b in cut.layout.buckets] != [
         b.data.items.shape[-1] for b in cut_on_two.layout.buckets
     ]
@@ -202,7 +208,8 @@ def test_the_server_s_mean_is_of_what_the_wire_carries() -> None:
     low = clients.items.min(axis=-1, keepdims=True)
     step = (clients.items.max(axis=-1, keepdims=True) - low) / 15
     levels = low + np.round((clients.items - low) / step) * step
-    np.testing.assert_allclose(server.items, levels.mean(axis=0), atol=1e-2)
+    # A value half-way between two levels may be rounded either way.
+    assert (np.abs(server.items - levels.mean(axis=0)) > 1e-5).mean() < 0.02
     off = np.abs(server.items - unquantized.items)
     assert 0 < off.max() <= step.mean(axis=0).max() / 2
 
@@ -284,7 +291,7 @@ def test_popularity_is_popularity(clients) -> None:
 # Divergence -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["local", "pfedrec", "cgfedrec", "fedmf"])
+@pytest.mark.parametrize("name", ["pfedrec", "fedmf"])
 def test_an_absurd_rate_stops_with_round_and_client(name) -> None:
     engine = _engine(tiny(name, lr=1e30, item_lr_scale=1.0), small(USERS), chunk=7)
     with pytest.raises(TrainingError, match=r"diverged in round \d: client \d+ .*lower --lr"):

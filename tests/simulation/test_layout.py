@@ -20,7 +20,8 @@ ITEMS = 30
 @st.composite
 def federations(draw):
     """Clients of one to three users, users with any disjoint lists; a client may hold nothing."""
-    users_per_client = draw(st.lists(st.integers(1, 3), min_size=1, max_size=9))
+    most = draw(st.sampled_from([1, 3]))
+    users_per_client = draw(st.lists(st.integers(1, most), min_size=1, max_size=9))
     starts = np.cumsum([0, *users_per_client])
     parts: list[list[list[int]]] = [[], [], []]
     for _ in range(starts[-1]):
@@ -91,6 +92,11 @@ def _check_client(problem, client, data, held_out) -> None:
 
     slots = data.num_users
     assert slots == problem.users_per_client.max()
+    if slots > 1:
+        assert data.allowed is None
+    else:
+        allowed = np.setdiff1d(np.arange(ITEMS), avoided[users[0]])
+        assert data.allowed[: len(allowed)].tolist() == allowed.tolist()
     for slot in range(slots):
         start, stop = data.forbidden_starts[slot : slot + 2]
         decoded = data.forbidden[start:stop] + np.arange(stop - start)
@@ -149,6 +155,16 @@ def test_more_distinct_lengths_than_are_tried_as_cuts(seed) -> None:
     assert len(got) == layout._MAX_BUCKETS
     even = [round(x) for x in np.linspace(0, len(ascending), layout._MAX_BUCKETS + 1)]
     assert _padded(ascending, got) < 0.9 * _padded(ascending, list(pairwise(even)))
+
+
+def test_lookup_tables_stay_small() -> None:
+    """Beyond a number of entries negatives are searched for: no table of clients by items."""
+    problem = small()
+    entries = problem.num_clients * problem.num_items
+    for limit, there in ((entries, True), (entries - 1, False)):
+        with mock.patch.object(layout, "_LOOKUP_ENTRIES", limit):
+            (bucket,) = lay_out(problem, 1).buckets
+        assert (bucket.data.allowed is not None) == there
 
 
 def test_small_federations_compile_once() -> None:

@@ -44,8 +44,8 @@ def test_cgfedrec_sends_tables_up_and_labels_down() -> None:
 
 def test_a_run_with_quantized_tables() -> None:
     labels = math.ceil(ITEMS * 3 / 8)
-    up = ITEMS * DIM + 8 * ITEMS  # a byte a value, two float32 scales a row
-    assert _engine_bytes(tiny("cgfedrec", bits=8), rounds=2) == [(up, 0), (up, labels)]
+    up = ITEMS * DIM // 2 + 8 * ITEMS  # half a byte a value, two float32 scales a row
+    assert _engine_bytes(tiny("cgfedrec", bits=4), rounds=2) == [(up, 0), (up, labels)]
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ __all__ = ["Config", "Server", "toy"]
 
 @dataclass(frozen=True)
 class Config:
-    """Where the toy's loss is not a number: (round, client), or nowhere."""
+    """Where the toy's loss, or only its upload, is not a number: (round, client), or nowhere."""
 
     fails: tuple[int, int] = (0, -1)
+    upload_fails: tuple[int, int] = (0, -1)
 
 
 class Server(NamedTuple):
@@ -48,10 +49,13 @@ def toy(config: Config = Config()) -> Method:
 
     def local_update(key: Any, client: Any, download: Broadcast, data: Any):
         row, done = download.per_client, download.shared
-        round_, who = config.fails
-        bad = (done + 1 == round_) & (data.client == who)
-        upload = row * (1.0 + data.client)
-        return client + row, upload, Info(jnp.where(bad, jnp.nan, row[0]))
+
+        def broken(where, value):
+            round_, who = where
+            return jnp.where((done + 1 == round_) & (data.client == who), jnp.nan, value)
+
+        upload = broken(config.upload_fails, row * (1.0 + data.client))
+        return client + row, upload, Info(broken(config.fails, row[0]))
 
     def server_step(key: Any, server: Server, reduced: Any) -> Server:
         return Server(server.round + 1, server.table + 1, weighted_mean(reduced))
