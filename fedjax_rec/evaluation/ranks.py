@@ -48,7 +48,8 @@ def rank_user(scores: jax.Array, held_out: HeldOut) -> Ranks:
 
     A rank is the number of other candidates that do not score lower: ties count against the
     held-out item, and so do scores that are not numbers, so a model that scores everything alike,
-    or has diverged, gets no credit. Other held-out items of the same split stay in the full ranking.
+    or has diverged, gets no credit. Other held-out items of the same split stay in the full
+    ranking.
 
     Args:
       scores: [m] float, the user's score of every item.

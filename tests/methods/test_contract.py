@@ -144,10 +144,9 @@ def test_item_view_is_for_people(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("name", methods.REGISTRY)
-@pytest.mark.parametrize("clients", [None, 5])
-def test_padding_is_safe(name, clients) -> None:
+def test_padding_is_safe(name) -> None:
     """Longer company changes no bit; a client without data keeps its state and its loss is 0."""
-    method, problem = tiny(name), small(clients=clients)
+    method, problem = tiny(name), small(clients=5)
     server = method.init(jax.random.key(0), problem)
     users = int(problem.users_per_client.max())
     client = method.init_client(jax.random.key(1), server, users)

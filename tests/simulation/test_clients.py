@@ -1,10 +1,12 @@
 """What each client is sent, what of it reaches the server, and who is named when it fails."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fedjax_rec.errors import InputError, TrainingError
+from fedjax_rec.methods import Info
 from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine, cohort_size
 from tests.problems import small
@@ -81,6 +83,46 @@ def _cohort_of_seed_3():
     engine = _engine(toy(), cohort=6, seed=3, chunk=1)
     state, _ = engine.run_round(engine.initial_state(), 1)
     return np.flatnonzero(engine.client_states(state).any(axis=1)).tolist()
+
+
+def test_every_client_round_and_purpose_has_its_own_random_numbers() -> None:
+    def receive(key, client, download, data):
+        return client.at[0].set(jax.random.uniform(key))
+
+    def local_update(key, client, download, data):
+        trained = client.at[1].set(jax.random.uniform(key))
+        return trained, jnp.zeros(()), Info(jnp.float32(0))
+
+    def noise(key, upload):
+        return jax.random.uniform(key)
+
+    def drawn(seed, chunk):
+        """All numbers of two rounds; what went up is known by its sum alone."""
+        method = toy()._replace(
+            receive=receive,
+            local_update=local_update,
+            uplink=toy().uplink._replace(apply=noise),
+            weight=lambda data: jnp.float32(1),
+            server_step=lambda key, server, reduced: server._replace(
+                mean=jnp.stack([reduced.total, jax.random.uniform(key)])
+            ),
+        )
+        engine = _engine(method, seed=seed, chunk=chunk)
+        state, numbers = engine.initial_state(), []
+        for number in (1, 2):
+            state, _ = engine.run_round(state, number)
+            numbers += [engine.client_states(state).reshape(-1), np.asarray(state.server.mean)]
+        return np.concatenate(numbers)
+
+    numbers = drawn(0, 1)
+    assert len(numbers) == 2 * (2 * USERS + 2)
+    assert len(np.unique(numbers)) == len(numbers)
+    # Of the uploads only the sums are seen: of 25 draws they lie near 12.5, of one draw 25 times
+    # they would lie anywhere.
+    for total in numbers[[2 * USERS, -2]]:
+        assert 0.25 < total / USERS < 0.75
+    np.testing.assert_allclose(drawn(0, 7), numbers, rtol=1e-6)
+    assert not np.isin(drawn(1, 1), numbers).any()
 
 
 def test_failure_names_round_and_client(plan) -> None:

@@ -64,10 +64,15 @@ def one_by_one(request):
     return method, _run(_engine(method, small(USERS), chunk=1))
 
 
-@pytest.mark.parametrize("chunk", [7, USERS])
-def test_side_by_side_is_one_by_one(one_by_one, chunk) -> None:
+def test_side_by_side_is_one_by_one(one_by_one) -> None:
     method, expected = one_by_one
-    _assert_same_run(_run(_engine(method, small(USERS), chunk=chunk)), expected)
+    _assert_same_run(_run(_engine(method, small(USERS), chunk=7)), expected)
+
+
+@pytest.mark.parametrize("one_by_one", ["cgfedrec", "fedmf"], indirect=True)
+def test_all_at_once_is_one_by_one(one_by_one) -> None:
+    method, expected = one_by_one
+    _assert_same_run(_run(_engine(method, small(USERS), chunk=USERS)), expected)
 
 
 def test_sharded_is_one_by_one(one_by_one, two_devices) -> None:
@@ -100,16 +105,15 @@ def test_silos_with_several_held_out_items_a_user() -> None:
     _check_scores(method, problem, run)
 
 
-@pytest.mark.parametrize("cohort", [1.0, 9])
-def test_buckets_change_nothing(cohort, two_devices) -> None:
+def test_buckets_change_nothing(two_devices) -> None:
     """Cut into buckets, clients are padded otherwise, and otherwise again on two devices."""
     problem = small(USERS)
     method = tiny("local")
-    one = _run(_engine(method, problem, chunk=1, cohort=cohort))
+    one = _run(_engine(method, problem, chunk=1, cohort=15))
     few = {"_ACCEPTED_ENTRIES": 0, "_MAX_BUCKETS": 3}
     with mock.patch.multiple(layout, **few):
-        cut = _engine(method, problem, chunk=4, cohort=cohort)
-        cut_on_two = _engine(method, problem, 2, cohort=cohort)
+        cut = _engine(method, problem, chunk=4, cohort=15)
+        cut_on_two = _engine(method, problem, 2, cohort=15)
     buckets = [len(engine.layout.buckets) for engine in (cut, cut_on_two)]
     assert buckets == [3, 3]
     assert [b.data.items.shape[-1] for b in cut.layout.buckets] != [

@@ -65,12 +65,13 @@ def test_the_installed_command_killed_from_outside_resumes_bitwise(tmp_path):
     same(out, reference)
 
 
-def test_ctrl_c_ends_after_the_round_with_a_checkpoint_and_resumes_bitwise(tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_asked_to_stop_it_ends_after_the_round_and_resumes_bitwise(asked, tmp_path):
     out, reference = tmp_path / "run", tmp_path / "reference"
     arguments = tuple(word for word in RUN if word != "--quiet")
     running = start(*arguments, "--checkpoint-every", 1000, "--rounds", 5000, "--out", out)
     poll(running, lambda: (out / "metrics.jsonl").exists() and len(rows(out)) >= 4)
-    os.kill(running.pid, signal.SIGINT)
+    os.kill(running.pid, asked)
     _, err = running.communicate(timeout=300)
     assert running.returncode == 130
     assert "Traceback" not in err
