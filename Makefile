@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/fedjax-rec report $(DEMO)/cgfedrec $(DEMO)/pfedrec $(DEMO)/local --out $(DEMO)/report.html
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
