@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import Options, Table, dataset, main, median, metrics_at, round_seconds
+from harness import Options, Table, dataset, main, metrics_at
 
 import fedjax_rec
 from fedjax_rec.data import Dataset
@@ -100,8 +100,6 @@ def _pair(
     for prefix, found in columns.items():
         row[f"{prefix}HR@10"] = 100 * found["hr@10/uni99"]
         row[f"{prefix}NDCG@10"] = 100 * found["ndcg@10/uni99"]
-    skip = min(2, rounds - 1)
-    row["s/round"] = median(round_seconds(ours.timings, skip=skip))
     return row
 
 
