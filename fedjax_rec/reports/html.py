@@ -19,7 +19,6 @@ from fedjax_rec.reports.clusters import cluster_examples
 from fedjax_rec.reports.figures import report_figures
 from fedjax_rec.reports.runs import Run, display_names, load_run
 from fedjax_rec.reports.tables import comparison_cells, comparison_footnotes
-from fedjax_rec.reports.units import human_bytes, human_count, human_seconds
 from fedjax_rec.reports.words import (
     PROTOCOL_TEXT,
     PUBLISHED_WARNING,
@@ -27,6 +26,7 @@ from fedjax_rec.reports.words import (
     headline,
     setting_text,
 )
+from fedjax_rec.units import human_bytes, human_count, human_seconds
 
 __all__ = ["write_report"]
 

@@ -23,8 +23,8 @@ from fedjax_rec.reports.theme import (
     new_figure,
     plain,
 )
-from fedjax_rec.reports.units import human_bytes, human_seconds
 from fedjax_rec.reports.words import CHANCE
+from fedjax_rec.units import human_bytes, human_seconds
 
 __all__ = ["Ranking", "panel_metrics", "scores_over_rounds", "scores_over_bytes", "wall_time"]
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedjax_rec.reports.runs import Run, display_names
-from fedjax_rec.reports.units import human_bytes, human_count, percent
 from fedjax_rec.reports.words import CHANCE, SPLIT_NAMES, comparison_key
+from fedjax_rec.units import human_bytes, human_count, percent
 
 __all__ = [
     "comparison_table",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from fedjax_rec.reports.runs import Run, display_names
-from fedjax_rec.reports.units import human_bytes, percent
+from fedjax_rec.units import human_bytes, percent
 
 __all__ = [
     "CHANCE",

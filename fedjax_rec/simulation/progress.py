@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fedjax_rec.data import Problem
 from fedjax_rec.simulation.engine import Outcome
+from fedjax_rec.units import human_bytes
 
 __all__ = ["Progress"]
 
@@ -55,16 +56,8 @@ class Progress:
             f"round {round_:>{width}}/{self._rounds}",
             f"loss {outcome.train_loss:{'.4f' if outcome.train_loss < 1000 else '.4g'}}",
             f"{name} {measured}" if rows else " " * (len(name) + 8),
-            f"↑ {_size(outcome.bytes.up):>8}  ↓ {_size(outcome.bytes.down):>8}",
+            f"↑ {human_bytes(outcome.bytes.up):>8}  ↓ {human_bytes(outcome.bytes.down):>8}",
             f"{speed:>7,.0f} clients/s",
             f"{seconds.total - seconds.compile:.2f} s",
         ]
         self.say("  ".join(parts))
-
-
-def _size(count):
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedjax_rec.reports import units
-from fedjax_rec.reports.units import human_bytes, human_seconds
+from fedjax_rec import units
+from fedjax_rec.units import human_bytes, human_seconds
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
