@@ -1,6 +1,6 @@
-"""The one exception that a user's mistake raises: what, where, how to fix, in one line."""
+"""What a user is told when something is wrong: what, where, how to fix it, in one line."""
 
-__all__ = ["InputError", "TrainingError"]
+__all__ = ["InputError", "RunWarning", "TrainingError"]
 
 
 class InputError(ValueError):
@@ -16,4 +16,12 @@ class TrainingError(RuntimeError):
 
     The message is one line that names the round and the client. The command line prints
     it and exits with status 2.
+    """
+
+
+class RunWarning(UserWarning):
+    """Something about a run that its user should know: it goes on, but perhaps not as meant.
+
+    Host work may warn so in every round. A run tells its user once, in the terminal and among
+    the warnings of its summary.
     """

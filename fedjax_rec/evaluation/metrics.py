@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from fedjax_rec.errors import InputError
 
-__all__ = ["hit_ratio", "mean", "mrr", "ndcg", "recall"]
+__all__ = ["f1", "hit_ratio", "mean", "mrr", "ndcg", "precision", "recall"]
 
 
 def hit_ratio(ranks: ArrayLike, k: int) -> np.ndarray:
@@ -44,6 +44,33 @@ def recall(ranks: ArrayLike, k: int) -> np.ndarray:
     """
     hits, counts = _hits(ranks, k)
     return _where_any(counts, hits.sum(axis=1) / np.maximum(counts, 1))
+
+
+def precision(ranks: ArrayLike, k: int) -> np.ndarray:
+    """Precision@k = (held-out items among the first k) / k.
+
+    Arguments, result and errors as ``hit_ratio``.
+
+    Example:
+      >>> precision([[0, 12], [3, -1]], 10)
+      array([0.1, 0.1])
+    """
+    hits, counts = _hits(ranks, k)
+    return _where_any(counts, hits.sum(axis=1) / k)
+
+
+def f1(ranks: ArrayLike, k: int) -> np.ndarray:
+    """F1@k of each user: the harmonic mean of its Precision@k and Recall@k, 0 without a hit.
+
+    With h hits among the first k and t held-out items it is 2h / (k + t). Arguments, result and
+    errors as ``hit_ratio``.
+
+    Example:
+      >>> f1([[0, 12], [3, -1]], 10).round(3)
+      array([0.167, 0.182])
+    """
+    hits, counts = _hits(ranks, k)
+    return _where_any(counts, 2 * hits.sum(axis=1) / (k + counts))
 
 
 def ndcg(ranks: ArrayLike, k: int) -> np.ndarray:

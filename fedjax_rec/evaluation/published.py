@@ -22,14 +22,16 @@ And the other way round: item 8 wants slot 0, so the worst of three is promoted 
 >>> mrr_published([[1, 2, 8]], [[8]])
 array([1.])
 
+Ids are what the release has: the item's index in its split, from 0. Datasets keep the numbering of
+an ``.npz`` split, so there the simulator's own indices are those; of any other source they count
+the items in order of first appearance, and another numbering gives other figures.
+
 Reference:
   Han et al., "FedCIA: Federated Collaborative Information Aggregation for Privacy-Preserving
   Recommendation", SIGIR 2025, and its released code (``utils/metric.py``).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,9 +48,9 @@ def ndcg_published(top_k: ArrayLike, held_out: ArrayLike) -> np.ndarray:
     without a hit gets 0.
 
     Args:
-      top_k: int item ids, [users, k], the best first. (The order matters a little even here: of
-        two ids that want one slot, the one put in first has it.) Negative is padding.
-      held_out: int item ids, [users, held_out]; negative is padding.
+      top_k: int item indices, [users, k], the best first. (The order matters a little even here: of
+        two that want one slot, the one put in first has it.) Negative is padding.
+      held_out: int item indices, [users, held_out]; negative is padding.
 
     Returns:
       [users] float64; NaN for a user with no held-out item.
@@ -56,7 +58,10 @@ def ndcg_published(top_k: ArrayLike, held_out: ArrayLike) -> np.ndarray:
     Raises:
       InputError: arrays that are not two-dimensional, or not of as many users.
     """
-    return np.array([_ndcg(places) for places in _places(top_k, held_out)], np.float64)
+    hits, known = _hits(top_k, held_out)
+    discounts = 1 / np.log2(np.arange(hits.shape[1]) + 2)
+    ideal = np.concatenate([[1], np.cumsum(discounts)])  # 1: no hit, whose gain is 0
+    return np.where(known, hits @ discounts / ideal[hits.sum(axis=1)], np.nan)
 
 
 def mrr_published(top_k: ArrayLike, held_out: ArrayLike) -> np.ndarray:
@@ -64,34 +69,28 @@ def mrr_published(top_k: ArrayLike, held_out: ArrayLike) -> np.ndarray:
 
     Arguments, result and errors as ``ndcg_published``.
     """
-    return np.array([_mrr(places) for places in _places(top_k, held_out)], np.float64)
+    hits, known = _hits(top_k, held_out)
+    reciprocal = hits / (np.arange(hits.shape[1]) + 1)
+    return np.where(known, reciprocal.max(axis=1, initial=0), np.nan)
 
 
-def _ndcg(places):
-    if places is None:
-        return np.nan
-    gain = (1 / np.log2(places + 2)).sum()
-    ideal = (1 / np.log2(np.arange(len(places)) + 2)).sum()
-    return gain / ideal if len(places) else 0.0
-
-
-def _mrr(places):
-    if places is None:
-        return np.nan
-    return 1 / (places[0] + 1) if len(places) else 0.0
-
-
-def _places(top_k, held_out) -> Iterator[np.ndarray | None]:
-    """Each user's places of hits in set order, ascending; None without a held-out item."""
+def _hits(top_k, held_out) -> tuple[np.ndarray, np.ndarray]:
+    """[users, k] bool, whether the item at each place of the set is held out; and [users] bool,
+    whether anything is."""
     top_k, held_out = np.asarray(top_k), np.asarray(held_out)
     if top_k.ndim != 2 or held_out.ndim != 2 or len(top_k) != len(held_out):
         raise InputError(
             "published metrics take [users, k] top items and [users, held_out] items, "
             f"not shapes {top_k.shape} and {held_out.shape}"
         )
-    for recommended, wanted in zip(top_k, held_out, strict=True):
-        truth = {item for item in wanted.tolist() if item >= 0}
+    places = top_k.shape[1]
+    walked = np.empty(top_k.shape, np.int64)
+    for user, recommended in enumerate(top_k.tolist()):
         # From a list, as the release: growing a table while it fills is part of the order.
-        listed = set([item for item in recommended.tolist() if item >= 0])  # noqa: C403
-        hits = [place for place, item in enumerate(listed) if item in truth]
-        yield np.array(hits, np.int64) if truth else None
+        listed = list(set([item for item in recommended if item >= 0]))  # noqa: C403
+        walked[user] = listed + [-1] * (places - len(listed))
+    hits = np.zeros(walked.shape, bool)
+    # Held-out item by held-out item: sorting them, as np.isin does, takes ten times longer.
+    for column in np.ascontiguousarray(held_out.T, walked.dtype):
+        hits |= walked == column[:, None]
+    return hits & (walked >= 0), (held_out >= 0).any(axis=1)

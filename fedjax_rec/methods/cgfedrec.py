@@ -26,7 +26,7 @@ from fedjax_rec.methods.contract import (
 )
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head, train_locally
 from fedjax_rec.models import LinearHead, score
-from fedjax_rec.server import communities, cosine_similarity_graph, kmeans
+from fedjax_rec.server import communities, cosine_similarity_graph, kmeans, modularity
 
 __all__ = ["CGFedRecConfig", "cgfedrec"]
 
@@ -92,6 +92,7 @@ class Server(NamedTuple):
     items: jax.Array  # [m, d] float32, mean of the uploaded tables; never sent down
     labels: Labels
     head: Any  # LinearHead parameters that every client starts from
+    modularity: Any  # [] float32 of the communities, NaN while there are none; () for k-means
 
 
 class Client(NamedTuple):
@@ -129,6 +130,7 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
             config.initial_items(items_key, problem.num_items),
             Labels(jnp.zeros(problem.num_items, jnp.int32), jnp.bool_(False)),
             initial_head(head_key, problem, config.dim),
+            () if config.clustering == "kmeans" else jnp.float32(jnp.nan),
         )
 
     def init_client(key: jax.Array, server: Server, num_users: int) -> Client:
@@ -170,19 +172,22 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
     def between_rounds(rng: np.random.Generator, round_: int, server: Server) -> Server:
         items = np.asarray(server.items)
         seed = int(rng.integers(2**31))
+        quality: Any = ()
         if config.clustering == "kmeans":
             labels = kmeans(items, config.clusters, seed=seed)
         else:
             threshold = config.similarity_threshold
             graph = cosine_similarity_graph(items, threshold=threshold)
             labels = communities(graph, threshold=threshold, method=config.clustering, seed=seed)
-        return server._replace(labels=Labels(jnp.asarray(labels, jnp.int32), jnp.bool_(True)))
+            quality = jnp.float32(modularity(graph, labels, threshold=threshold))
+        known = Labels(jnp.asarray(labels, jnp.int32), jnp.bool_(True))
+        return server._replace(labels=known, modularity=quality)
 
     def scores(client: Client, shared: Labels, user: jax.Array) -> jax.Array:
         model = LinearHead(client.head["bias"].shape[0])
         return score(model, client.head, user, client.items)
 
-    def traffic(download: Broadcast, upload: jax.Array) -> Traffic:
+    def traffic(download: Broadcast, upload: jax.Array, sent: None) -> Traffic:
         labels, known = download.shared
         down: Any = ()
         if bool(known):
@@ -196,6 +201,9 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
         if bool(server.labels.known):
             view["labels"] = np.asarray(server.labels.labels)
         return view
+
+    def diagnostics(server: Server) -> dict[str, float | int | None]:
+        return {} if config.clustering == "kmeans" else {"modularity": float(server.modularity)}
 
     return Method(
         name="cgfedrec",
@@ -215,5 +223,6 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
         traffic=traffic,
         item_view=item_view,
         epsilon=config.epsilon,
+        diagnostics=diagnostics,
         published_evaluation="trained",
     )

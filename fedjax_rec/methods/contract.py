@@ -30,6 +30,7 @@ __all__ = [
     "Traffic",
     "identity_between_rounds",
     "identity_receive",
+    "no_diagnostics",
     "no_epsilon",
     "WeightedSum",
     "weighted_mean",
@@ -80,6 +81,11 @@ def no_epsilon(upload: PyTree, rounds: int) -> float | None:
     return None
 
 
+def no_diagnostics(server: PyTree) -> dict[str, float | int | None]:
+    """A server with nothing to tell."""
+    return {}
+
+
 class Method(NamedTuple):
     """A federated recommender. ``S`` is its server state, ``C`` one client's state.
 
@@ -95,18 +101,24 @@ class Method(NamedTuple):
         overwritten by the next download need not keep them; ``receive`` takes C' as well.
       uplink: the transform that an upload passes before it leaves.
       weight: ClientData -> [] float, the client's weight in the reduction.
-      reduce: (acc, uploads, weights) -> acc, with uploads [n, …] and weights [n] of n clients;
-        ``acc`` is None at first. Must be additive: accumulators of two groups are summed.
+      reduce: (acc, uploads, weights) -> (acc, sent), with uploads [n, …] and weights [n] of n
+        clients; ``acc`` is None at first. Must be additive: accumulators of two groups are summed.
+        ``sent`` is None where the shapes of an upload say how large it is; else a pytree of [n]
+        int32: how many values each client's upload really held (non-zeros of a sparse matrix).
       server_step: (key, S, reduced) -> S, jitted.
       between_rounds: (rng, round, S) -> S on the host, between rounds; ``rng`` is a NumPy
         generator.
       scores: (C, shared, user) -> [m] scores of all items for one user slot.
-      traffic: (Broadcast, upload) -> Traffic. Arrays may be shape structs, but for what the
-        formats depend on.
+      traffic: (Broadcast, upload, sent) -> Traffic of ONE client. Arrays may be shape structs, but
+        for what the formats depend on. ``sent`` is that client's part of what ``reduce`` counted,
+        as Python ints, or None. Called once for every distinct ``sent`` of a round, so it must be
+        cheap: a count of the download that it needs belongs into the broadcast.
       item_view: S -> dict of arrays for people to look at: "item_embeddings" [m, d] and
         "labels" [m], each where the method has such.
       epsilon: (upload, rounds) -> ε of a client that uploads so often, or None where its uplink
         gives none.
+      diagnostics: S -> named figures of the server's state for the history, such as "modularity";
+        None or NaN where one is not known. A method gives the same names every round.
       default_rounds: rounds when the user names none.
       published_evaluation: the point at which the method's own release scores its clients.
     """
@@ -121,13 +133,14 @@ class Method(NamedTuple):
     retain: Callable[[PyTree], PyTree]
     uplink: uplink_transforms.Transform
     weight: Callable[[ClientData], jax.Array]
-    reduce: Callable[..., PyTree]
+    reduce: Callable[..., tuple[PyTree, PyTree]]
     server_step: Callable[..., PyTree]
     between_rounds: Callable[..., PyTree]
     scores: Callable[..., jax.Array]
     traffic: Callable[..., Traffic]
     item_view: Callable[[PyTree], dict[str, np.ndarray]]
     epsilon: Callable[[PyTree, int], float | None] = no_epsilon
+    diagnostics: Callable[[PyTree], dict[str, float | int | None]] = no_diagnostics
     default_rounds: int = 100
     published_evaluation: EvaluateAt = "trained"
 
@@ -139,15 +152,20 @@ class WeightedSum(NamedTuple):
     weight: jax.Array
 
 
-def weighted_sum(acc: WeightedSum | None, uploads: PyTree, weights: jax.Array) -> WeightedSum:
-    """Adds a group's uploads to a running weighted sum: the default reduction."""
+def weighted_sum(
+    acc: WeightedSum | None, uploads: PyTree, weights: jax.Array
+) -> tuple[WeightedSum, None]:
+    """Adds a group's uploads to a running weighted sum: the default reduction.
+
+    Every upload is as large as its shapes say, so there is nothing to count.
+    """
 
     def weighted(x):
         # A sum of products, not a dot: XLA fuses it with the addition to ``acc``.
         return jnp.sum(weights.reshape(-1, *[1] * (x.ndim - 1)) * x, axis=0)
 
     here = WeightedSum(jax.tree.map(weighted, uploads), jnp.sum(weights))
-    return here if acc is None else jax.tree.map(jnp.add, acc, here)
+    return (here if acc is None else jax.tree.map(jnp.add, acc, here)), None
 
 
 def weighted_mean(reduced: WeightedSum) -> PyTree:

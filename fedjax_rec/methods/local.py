@@ -94,7 +94,7 @@ def local(config: LocalConfig) -> Method:
         server_step=lambda key, server, reduced: server,
         between_rounds=identity_between_rounds,
         scores=scores,
-        traffic=lambda download, upload: Traffic(down=(), up=()),
+        traffic=lambda download, upload, sent: Traffic(down=(), up=()),
         item_view=lambda server: {},
         published_evaluation="trained",
     )

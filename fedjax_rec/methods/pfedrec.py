@@ -91,7 +91,7 @@ def pfedrec(config: PFedRecConfig) -> Method:
         model = LinearHead(client.head["bias"].shape[0])
         return score(model, client.head, user, client.items)
 
-    def traffic(download: Broadcast, upload: jax.Array) -> Traffic:
+    def traffic(download: Broadcast, upload: jax.Array, sent: None) -> Traffic:
         return Traffic(down=uplink.dense(download.shared), up=uplink.dense(upload))
 
     def item_view(server: Server) -> dict[str, np.ndarray]:

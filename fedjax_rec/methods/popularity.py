@@ -57,7 +57,7 @@ def popularity(config: PopularityConfig) -> Method:
     def server_step(key: jax.Array, server: Server, reduced: Any) -> Server:
         return Server(reduced.total)
 
-    def traffic(download: Broadcast, upload: jax.Array) -> Traffic:
+    def traffic(download: Broadcast, upload: jax.Array, sent: None) -> Traffic:
         return Traffic(down=uplink.dense(download.shared), up=uplink.dense(upload))
 
     return Method(

@@ -31,7 +31,11 @@ _METRIC_ORDER = (
     "hr@10/full",
     "ndcg@10/full",
     "mrr@10/full",
+    "ndcg@10/full-published",
+    "mrr@10/full-published",
 )
+# Follow from recall and the number of held-out items: in the frame, not in tables for the eye.
+_DERIVED = ("precision@10/full", "f1@10/full")
 _NAMES = {"hr": "HR", "ndcg": "NDCG", "recall": "Recall", "mrr": "MRR"}
 _TRAFFIC = ("uplink", "downlink")
 
@@ -78,8 +82,9 @@ def comparison_table(runs: Sequence[Run]) -> Table:
     )
     columns = comparison_cells(runs)
     for column in columns:
-        # Three short lines instead of two long ones: six metrics must fit 80 columns.
-        lines = [column.header.replace("@", "\n@"), column.subheader.removesuffix(" %")]
+        # Short lines instead of two long ones: six metrics must fit 80 columns.
+        ranking = column.subheader.removesuffix(" %").replace("-", "-\n")
+        lines = [column.header.replace("@", "\n@"), ranking]
         table.add_column(
             # Text, not str: a label like "[red]" is a label, not markup.
             Text("\n".join(filter(None, lines))),
@@ -122,7 +127,8 @@ def comparison_frame(runs: Sequence[Run]) -> pd.DataFrame:
             "rounds": run.rounds_done,
             "best_round": run.best_round,
         }
-        row |= {metric: run.test.get(metric, math.nan) for metric in _metrics(runs)}
+        metrics = _metrics(runs, (*_METRIC_ORDER, *_DERIVED))
+        row |= {metric: run.test.get(metric, math.nan) for metric in metrics}
         row |= {f"{way}_bytes": _number(run.per_client_bytes(way)) for way in _TRAFFIC}
         row |= {f"{way}_bytes_total": _number(run.total(f"{way}_bytes_total")) for way in _TRAFFIC}
         row |= {key: _number(run.total(key)) for key in ("clients_per_second", "wall_seconds")}
@@ -155,7 +161,7 @@ def comparison_cells(runs: Sequence[Run]) -> list[Column]:
             columns.append(Column(header, "", tuple(values), none, numeric=False))
     rounds = tuple(f"{run.best_round}/{run.rounds_done}" for run in runs)
     columns.append(Column("best", "round", rounds, none))
-    for metric in _metrics(runs):
+    for metric in _metrics(runs, _METRIC_ORDER):
         values_at_best = [run.test.get(metric) for run in runs]
         shown = [None if value is None else round(value, 3) for value in values_at_best]
         name, _, ranking = metric.partition("/")
@@ -204,6 +210,11 @@ def comparison_footnotes(runs: Sequence[Run]) -> list[str]:
             f"{percent(CHANCE['hr@10/uni99'], sign=False)} HR@10 and "
             f"{percent(CHANCE['ndcg@10/uni99'], sign=False)} NDCG@10."
         )
+    if any(metric.endswith("-published") for run in runs for metric in run.test):
+        lines.append(
+            "full-published: ranked in the order of a Python set, as FedCIA's release does; only "
+            "for comparison with the tables of FedCIA and RQFedRec."
+        )
     if len({comparison_key(run) for run in runs}) > 1:
         lines.append("Best (bold) is the best of its dataset, split and protocol.")
     if any(run.protocol == "published" for run in runs):
@@ -211,10 +222,11 @@ def comparison_footnotes(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _metrics(runs: Sequence[Run]) -> list[str]:
-    """The metrics to show: recall and MRR say more than HR only with several held-out items."""
+def _metrics(runs: Sequence[Run], order: Sequence[str]) -> list[str]:
+    """The metrics that some run has: recall and its like say more than HR only with several
+    held-out items."""
     ratio = any(run.split == "ratio" for run in runs)
-    wanted = [m for m in _METRIC_ORDER if ratio or not m.startswith(("recall", "mrr"))]
+    wanted = [m for m in order if ratio or m.startswith(("hr", "ndcg"))]
     return [metric for metric in wanted if any(metric in run.test for run in runs)]
 
 

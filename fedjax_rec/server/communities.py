@@ -6,20 +6,22 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fedjax_rec.errors import InputError
+from fedjax_rec.errors import InputError, RunWarning
 
 if TYPE_CHECKING:
-    import igraph
     from scipy.sparse import sparray
 
 __all__ = ["EmptyGraphWarning", "communities", "modularity"]
 
+_EDGES_AT_ONCE = 1 << 16
 
-class EmptyGraphWarning(UserWarning):
+
+class EmptyGraphWarning(RunWarning):
     """No similarity reaches the threshold: every item is a community of its own."""
 
 
@@ -45,7 +47,8 @@ def communities(
         read.
       threshold: smallest similarity that makes an edge; must be above 0, since modularity needs
         positive weights.
-      method: "leiden" or "louvain".
+      method: "leiden" or "louvain". Either is a random search: on graphs with communities the two
+        differ by less than a percent of Q, mostly in Leiden's favour; on noise by more.
       implementation: of Leiden. igraph's own C code finds the modularity of leidenalg's in a tenth
         of the time on graphs of millions of edges.
       seed: a whole number. igraph's algorithms draw from a global generator: it is set for the
@@ -76,15 +79,18 @@ def communities(
         raise InputError(f"method={method!r} is not known: use 'leiden' or 'louvain'")
     if implementation not in ("igraph", "leidenalg"):
         raise InputError(f"implementation={implementation!r} is not known: 'igraph' or 'leidenalg'")
-    graph = _graph(similarity, threshold)
-    if not graph.ecount():
+    m, i, j, weights = _edges(similarity, threshold)
+    if not len(weights):
         warnings.warn(
             f"no similarity reaches the threshold {threshold}: every item is its own community",
             EmptyGraphWarning,
             stacklevel=2,
         )
-        return np.arange(graph.vcount(), dtype=np.int32)
-    weights = graph.es["weight"]
+        return np.arange(m, dtype=np.int32)
+    import igraph
+
+    # Weights stay an array: as an attribute of the graph they would be a list of objects.
+    graph = igraph.Graph(m, _pairs(i, j))
     if method == "leiden" and implementation == "leidenalg":
         import leidenalg
 
@@ -117,17 +123,20 @@ def modularity(similarity: np.ndarray | sparray, labels: np.ndarray, *, threshol
       >>> modularity(blocks, np.array([0, 0, 0, 1, 1, 1]), threshold=0.5)
       0.5
     """
-    graph = _graph(similarity, threshold)
+    m, i, j, weights = _edges(similarity, threshold)
     _, labels = np.unique(np.asarray(labels), return_inverse=True)
-    if labels.shape != (graph.vcount(),):
-        raise InputError(f"{len(labels)} labels for {graph.vcount()} items: give one label an item")
-    if not graph.ecount():
+    if labels.shape != (m,):
+        raise InputError(f"{len(labels)} labels for {m} items: give one label an item")
+    if not len(weights):
         return float("nan")
-    return float(graph.modularity(labels.tolist(), weights=graph.es["weight"]))
+    first, second, total = labels[i], labels[j], weights.sum()
+    same = first == second
+    degrees = np.bincount(first, weights, minlength=m) + np.bincount(second, weights, minlength=m)
+    return float(weights[same].sum() / total - np.sum((degrees / (2 * total)) ** 2))
 
 
-def _graph(similarity, threshold) -> igraph.Graph:
-    import igraph
+def _edges(similarity, threshold) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """m, and the edges: both ends with i < j, and their weights, float64."""
     from scipy.sparse import issparse
 
     if not threshold > 0:
@@ -146,10 +155,15 @@ def _graph(similarity, threshold) -> igraph.Graph:
     if not np.isfinite(values).all():
         raise InputError("a similarity is not finite")
     keep = (i < j) & (values >= threshold)
-    edges = np.column_stack([i[keep], j[keep]])
-    graph = igraph.Graph(n=shape[0], edges=edges)
-    graph.es["weight"] = values[keep].astype(float)
-    return graph
+    return shape[0], i[keep], j[keep], values[keep].astype(float)
+
+
+def _pairs(i, j) -> Iterator[tuple[int, int]]:
+    """The edges one by one. igraph takes an array four times slower, and a list of all pairs
+    would hold a gigabyte of Python numbers at 5 million edges."""
+    starts = range(0, len(i), _EDGES_AT_ONCE)
+    parts = (slice(start, start + _EDGES_AT_ONCE) for start in starts)
+    return chain.from_iterable(zip(i[p].tolist(), j[p].tolist(), strict=True) for p in parts)
 
 
 def _by_size(membership):

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from fedjax_rec.batches import ClientData
-from fedjax_rec.evaluation.ranks import HeldOut, Ranks, rank_user
+from fedjax_rec.evaluation.ranks import TOP_K, HeldOut, Ranks, rank_user
 from fedjax_rec.methods import Broadcast, Method
 from fedjax_rec.seeding import Purpose
 
@@ -54,11 +54,13 @@ class Report(NamedTuple):
       loss: [] float32 mean training loss.
       healthy: [] bool, whether its loss and the state it keeps are finite.
       ranks: Ranks by user slot right after training, or None when not asked for.
+      sent: what ``reduce`` counted of its upload, a pytree of [] int32, or None.
     """
 
     loss: Any
     healthy: Any
     ranks: Ranks | None
+    sent: Any = None
 
 
 def train_client(
@@ -124,16 +126,16 @@ def train_bucket(
 ) -> Callable[..., tuple[PyTree, PyTree, Report]]:
     """Builds the jitted program that trains one bucket's participants.
 
-    The program takes (acc, states, start, data, held_out, order, counts, broadcast, round_key):
-    the accumulators [devices, …] and all states [devices · rows, …], both donated; the bucket's
-    first row; its data; each device's rows to train, participants first, padded to a multiple of
-    ``width``; how many of them take part. It returns (acc, states, Report by row of the bucket).
+    The program takes (acc, states, sent, start, data, held_out, order, counts, broadcast,
+    round_key): the accumulators [devices, …] and all states [devices · rows, …], both donated;
+    zeros by row of the bucket for what the reduction counts; the bucket's first row; its data;
+    each device's rows to train, participants first, padded to a multiple of ``width``; how many
+    of them take part. It returns (acc, states, Report by row of the bucket).
     """
     train = partial(train_client, method, evaluate=evaluate)
 
-    def on_device(acc, states, start, data, held_out, order, counts, broadcast, round_key):
+    def on_device(acc, states, sent, start, data, held_out, order, counts, broadcast, round_key):
         count = counts[0]
-        rows = data.positives.shape[0]
 
         def group(index, carry):
             acc, states, reports = carry
@@ -147,13 +149,14 @@ def train_bucket(
                 picked_held_out,
                 active,
             )
-            acc = method.reduce(acc, uploads, jnp.where(active, weights, 0))
+            acc, counted = method.reduce(acc, uploads, jnp.where(active, weights, 0))
+            report = report._replace(sent=counted)
             states = _put(states, new, start + picked, active)
             reports = _put(reports, report, picked, active)
             return acc, states, reports
 
         acc = jax.tree.map(lambda x: x[0], acc)
-        reports = blank_reports(rows, held_out, evaluate)
+        reports = blank_reports(sent, held_out, evaluate)
         groups = (count + width - 1) // width
         acc, states, reports = jax.lax.fori_loop(0, groups, group, (acc, states, reports))
         return jax.tree.map(lambda x: x[None], acc), states, reports
@@ -161,7 +164,7 @@ def train_bucket(
     shards = jax.shard_map(
         on_device,
         mesh=mesh,
-        in_specs=(*[_BATCHED] * 2, _SHARED, *[_BATCHED] * 4, _SHARED, _SHARED),
+        in_specs=(*[_BATCHED] * 3, _SHARED, *[_BATCHED] * 4, _SHARED, _SHARED),
         out_specs=_BATCHED,
         check_vma=False,
     )
@@ -229,24 +232,29 @@ def blank_ranks(held_out: HeldOut, rows: tuple[int, ...]) -> Ranks:
     """Ranks of nobody (-1), with ``held_out``'s shapes after a leading axis of ``rows``."""
 
     def blank(items):
-        return None if items is None else jnp.full((*rows, *items.shape[len(rows) :]), -1)
+        return jnp.full((*rows, *items.shape[len(rows) :]), -1)
 
     sampled = held_out.candidates is not None
     validation, test = blank(held_out.validation), blank(held_out.test)
+    top = jnp.full((*validation.shape[:-1], TOP_K), -1)
     return Ranks(
         validation_sampled=validation if sampled else None,
         validation_full=validation,
         test_sampled=test if sampled else None,
         test_full=test,
+        validation_top=None if sampled else top,
+        test_top=None if sampled else top,
     )
 
 
-def blank_reports(rows: int, held_out: HeldOut, evaluate: bool) -> Report:
-    """Reports of a bucket in which nobody has trained yet."""
+def blank_reports(sent: PyTree, held_out: HeldOut, evaluate: bool) -> Report:
+    """Reports of a bucket in which nobody has trained yet; ``sent`` is zeros by row, or None."""
+    rows = held_out.users.shape[0]
     return Report(
         loss=jnp.zeros(rows),
         healthy=jnp.ones(rows, bool),
         ranks=blank_ranks(held_out, (rows,)) if evaluate else None,
+        sent=sent,
     )
 
 

@@ -33,30 +33,31 @@ class Program:
         """What a lowered program would do next."""
         return self._rank if self._evaluate is None else self._train
 
-    def _train(self, acc, states, start, data, held_out, order, counts, broadcast, round_key):
+    def _train(self, acc, states, sent, start, data, held_out, order, counts, broadcast, key):
         acc = jax.tree.map(lambda x: x[0], acc)
-        reports = clients.blank_reports(len(data.positives), held_out, bool(self._evaluate))
+        reports = clients.blank_reports(sent, held_out, bool(self._evaluate))
         for row in np.asarray(order)[: int(counts[0])]:
             at = int(start) + int(row)
             new, upload, weight, report = self._one(
                 clients.train_client,
-                (round_key, _row(states, at), broadcast),
+                (key, _row(states, at), broadcast),
                 _row(data, row),
                 _row(held_out, row),
                 evaluate=self._evaluate,
             )
             group = jax.tree.map(lambda x: jnp.asarray(x)[None], upload)
-            acc = self._method.reduce(acc, group, jnp.asarray(weight)[None])
+            acc, counted = self._method.reduce(acc, group, jnp.asarray(weight)[None])
+            report = report._replace(sent=_row(counted, 0))
             states = _write(states, at, new)
             reports = _write(reports, row, report)
         return jax.tree.map(lambda x: x[None], acc), states, reports
 
-    def _rank(self, states, start, data, held_out, order, counts, broadcast, round_key):
+    def _rank(self, states, start, data, held_out, order, counts, broadcast, key):
         ranks = clients.blank_ranks(held_out, (len(data.positives),))
         for row in np.asarray(order)[: int(counts[0])]:
             one = self._one(
                 clients.evaluate_client,
-                (round_key, _row(states, int(start) + int(row)), broadcast),
+                (key, _row(states, int(start) + int(row)), broadcast),
                 _row(data, row),
                 _row(held_out, row),
             )

@@ -13,17 +13,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError, TrainingError
-from fedjax_rec.evaluation.ranks import Ranks
 from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.seeding import Purpose, host_rng
 from fedjax_rec.simulation import clients, programs
 from fedjax_rec.simulation.layout import Bucket, lay_out
 from fedjax_rec.simulation.ledger import RoundBytes, round_bytes
+from fedjax_rec.simulation.rows import Rows
 
 __all__ = ["Engine", "Outcome", "Seconds", "State", "cohort_size"]
-
-
-_GATHER_ROWS = 64
 
 
 class State(NamedTuple):
@@ -60,7 +57,7 @@ class Outcome(NamedTuple):
     Attributes:
       train_loss: mean over participants.
       participants: number of clients that took part.
-      bytes: what each of them sent and received.
+      bytes: what they sent and received.
       ranks: by user, {"validation_sampled": [users, V], …}, or None when not evaluated.
       seconds: where the wall time went.
     """
@@ -119,9 +116,10 @@ class Engine:
         self._buckets = [self._upload_bucket(b) for b in self.layout.buckets]
         rows = [bucket.rows for bucket in self.layout.buckets]
         self._programs = programs.Programs(method, mesh, rows, chunk=chunk, debug=debug)
-        self._everyone_orders: dict[tuple[int, int], Any] = {}
+        self._rows = Rows(problem, self.layout, self._batched)
         self._upload: Any = None  # shapes of one client's upload
         self._accumulator: Any = None  # shapes of one device's accumulator
+        self._sent: Any = None  # shapes of what the reduction counts of one upload
 
     def initial_state(self) -> State:
         """The state before the first round.
@@ -170,11 +168,13 @@ class Engine:
             acc, everyone, reports = self._zero_accumulator(), state.clients, []
             for index, bucket in enumerate(self._buckets):
                 train = self._programs[programs.train(index, trained)]
-                order = self._order(index, part)
-                acc, everyone, report = train(acc, everyone, *bucket, *order, broadcast, round_key)
+                rest = (self._zero_sent(index), *bucket, *self._order(index, part))
+                acc, everyone, report = train(acc, everyone, *rest, broadcast, round_key)
                 reports.append(report)
-            losses = self._by_client([r.loss for r in reports])[part]
-            healthy = self._by_client([r.healthy for r in reports])[part]
+            by_client = self._rows.by_client
+            losses = by_client([r.loss for r in reports])[part]
+            healthy = by_client([r.healthy for r in reports])[part]
+            sent = jax.tree.map(lambda *x: by_client(x)[part], *[r.sent for r in reports])
             key = jax.random.fold_in(round_key, int(Purpose.SERVER_STEP))
             server, finite = self._programs[programs.SERVER](key, state.server, acc)
             jax.block_until_ready((server, everyone))
@@ -187,17 +187,17 @@ class Engine:
         with watch("host"):
             rng = host_rng(self.seed, round_, Purpose.BETWEEN_ROUNDS)
             server = self._replicate(self.method.between_rounds(rng, round_, server))
+            bytes_ = round_bytes(self.method, broadcast, self._upload, sent, clients=len(part))
         state = State(server, everyone)
 
         ranks = None
         if trained:
             with watch("evaluation"):
-                ranks = self._by_user([r.ranks for r in reports])
+                ranks = self._rows.by_user([r.ranks for r in reports])
             if bystanders is not None:
-                ranks = self._merge(bystanders, ranks, part)
+                ranks = self._rows.merge(bystanders, ranks, part)
         elif evaluate:
             ranks = self.evaluate(state, round_, watch)
-        bytes_ = round_bytes(self.method, broadcast, self._upload)
         return state, Outcome(float(losses.mean()), len(part), bytes_, ranks, watch.seconds())
 
     def evaluate(
@@ -206,8 +206,9 @@ class Engine:
         """Ranks of all users at download after round ``round_`` (0: before training).
 
         Returns:
-          {"validation_sampled": [users, V], "validation_full": …, "test_sampled": [users, T],
-          "test_full": …}: zero-based ranks, -1 for padding; no sampled ones under the ratio split.
+          The fields of ``Ranks`` by name, [users, …], -1 for padding: zero-based ranks (V and T
+          held-out items a user) and, under the ratio split instead of the sampled ranks, each
+          user's best items.
         """
         round_key = jax.random.fold_in(self._key, round_ + 1)
         broadcast = self._replicate(self.method.broadcast(state.server))
@@ -219,7 +220,7 @@ class Engine:
 
     def client_states(self, state: State) -> Any:
         """All clients' states as NumPy arrays [num_clients, …], in order of client id."""
-        return jax.tree.map(self._gather, state.clients)
+        return jax.tree.map(self._rows.gather, state.clients)
 
     def restore(self, server: Any, client_states: Any) -> State:
         """The state that has the given server state and ``client_states`` (by client id)."""
@@ -245,13 +246,14 @@ class Engine:
             kind, index = name[:2]
             order = self._order(index, np.arange(self.problem.num_clients))
             rest = (*self._buckets[index], *order, broadcast, round_key)
-            acc = (self._zero_accumulator(),) if kind == "train" else ()
-            return *acc, state.clients, *rest
+            if kind == "train":
+                return self._zero_accumulator(), state.clients, self._zero_sent(index), *rest
+            return state.clients, *rest
 
         self._programs.prepare(wanted, arguments)
 
     def _measure_upload(self, state, broadcast):
-        """Shapes of one client's upload and of one device's accumulator; nothing runs."""
+        """Shapes of one client's upload and of what the reduction makes of it; nothing runs."""
         if self._upload is not None:
             return
         first = jax.tree.map(lambda x: _shape(x, x.shape[1:]), (state.clients, self._buckets[0]))
@@ -260,13 +262,19 @@ class Engine:
         group = jax.tree.map(lambda x: _shape(x, (1, *x.shape)), received)
         weights = jax.ShapeDtypeStruct((1,), jnp.float32)
         add = self.method.reduce
-        self._accumulator = jax.eval_shape(lambda u, w: add(None, u, w), group, weights)
+        self._accumulator, sent = jax.eval_shape(lambda u, w: add(None, u, w), group, weights)
+        self._sent = jax.tree.map(lambda x: _shape(x, x.shape[1:]), sent)
 
     def _zero_accumulator(self):
         devices = self.layout.devices
         return jax.tree.map(
             lambda x: self._shard(np.zeros((devices, *x.shape), x.dtype)), self._accumulator
         )
+
+    def _zero_sent(self, index):
+        """Zeros by row of a bucket, where the reduction's counts go."""
+        rows = self.layout.devices * self.layout.buckets[index].rows
+        return jax.tree.map(lambda x: self._shard(np.zeros((rows, *x.shape), x.dtype)), self._sent)
 
     def _rank(self, state, broadcast, round_key, watch):
         """Ranks by user at download of ``broadcast``."""
@@ -279,9 +287,7 @@ class Engine:
                 rank = self._programs[programs.evaluate(index)]
                 order = self._order(index, everyone)
                 ranks.append(rank(state.clients, *bucket, *order, broadcast, round_key))
-            return self._by_user(ranks)
-
-    # Between client ids and rows --------------------------------------------------------------
+            return self._rows.by_user(ranks)
 
     def _draw_cohort(self, round_):
         """Ascending ids of the round's participants."""
@@ -292,72 +298,7 @@ class Engine:
         return np.sort(rng.choice(count, self.cohort, replace=False))
 
     def _order(self, index, part):
-        """A bucket's rows on each device, participants first, and how many those are."""
-        width = self._programs.width(index)
-        everyone = len(part) == self.problem.num_clients
-        if everyone and (index, width) in self._everyone_orders:
-            return self._everyone_orders[index, width]
-        bucket = self.layout.buckets[index]
-        takes_part = np.zeros(self.problem.num_clients + 1, bool)  # the last: id -1, nobody
-        takes_part[part] = True
-        chosen = takes_part[bucket.clients]
-        order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
-        order = np.pad(order, ((0, 0), (0, -bucket.rows % width)), mode="edge")
-        placed = self._shard(order.reshape(-1)), self._shard(chosen.sum(axis=1, dtype=np.int32))
-        if everyone:
-            self._everyone_orders[index, width] = placed
-        return placed
-
-    def _by_client(self, per_bucket):
-        """[devices · rows, …] arrays of all buckets -> [num_clients, …], by client id."""
-        ids = np.concatenate([b.clients.reshape(-1) for b in self.layout.buckets])
-        values = np.concatenate([np.asarray(x) for x in per_bucket])
-        out = np.zeros((self.problem.num_clients, *values.shape[1:]), values.dtype)
-        out[ids[ids >= 0]] = values[ids >= 0]
-        return out
-
-    def _by_user(self, per_bucket: list[Ranks]) -> dict[str, np.ndarray]:
-        """Ranks of all buckets -> by name, [num_users, held-out items]."""
-        starts = self.problem.client_starts[:-1]
-        users = self.problem.users_per_client
-        named = {}
-        for name in Ranks._fields:
-            parts = [getattr(ranks, name) for ranks in per_bucket]
-            if parts[0] is None:
-                continue
-            width = max(p.shape[-1] for p in parts)
-            parts = [
-                np.pad(p, ((0, 0), (0, 0), (0, width - p.shape[-1])), constant_values=-1)
-                for p in map(np.asarray, parts)
-            ]
-            by_client = self._by_client(parts)  # [clients, slots, width]
-            client = np.repeat(np.arange(len(users)), users)
-            slot = np.arange(self.problem.num_users) - starts[client]
-            named[name] = by_client[client, slot]
-        return named
-
-    def _merge(self, bystanders, participants, part):
-        """Ranks of the participants' users from one, of all others from the other."""
-        takes_part = np.zeros(self.problem.num_clients, bool)
-        takes_part[part] = True
-        mine = np.repeat(takes_part, self.problem.users_per_client)[:, None]
-        return {name: np.where(mine, participants[name], bystanders[name]) for name in participants}
-
-    def _gather(self, x):
-        """[devices · rows, …] on the devices -> [num_clients, …] on the host.
-
-        Shard by shard and block by block: the states are most of a run's memory, and the result
-        is the only other copy of them that ever exists.
-        """
-        out = np.empty((self.problem.num_clients, *x.shape[1:]), x.dtype)
-        for shard in x.addressable_shards:
-            rows = np.asarray(shard.data)
-            ids = self.layout.client_of_row[shard.index[0]]
-            for start in range(0, len(rows), _GATHER_ROWS):
-                block = slice(start, start + _GATHER_ROWS)
-                used = ids[block] >= 0
-                out[ids[block][used]] = rows[block][used]
-        return out
+        return self._rows.order(index, part, self._programs.width(index))
 
     # Placement --------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from fedjax_rec.methods import Broadcast, Method
 from fedjax_rec.uplink import WireFormat
@@ -14,10 +15,26 @@ __all__ = ["Ledger", "RoundBytes", "round_bytes"]
 
 
 class RoundBytes(NamedTuple):
-    """Bytes that one participating client sends up and receives down in one round."""
+    """Bytes of one round.
 
-    up: int
-    down: int
+    Attributes:
+      up_total, down_total: exact sums over the participants.
+      clients: number of participants.
+    """
+
+    up_total: int
+    down_total: int
+    clients: int
+
+    @property
+    def up(self) -> int:
+        """Mean bytes that a participant sends, rounded."""
+        return round(self.up_total / self.clients)
+
+    @property
+    def down(self) -> int:
+        """Mean bytes that a participant receives, rounded."""
+        return round(self.down_total / self.clients)
 
 
 @dataclass
@@ -27,25 +44,46 @@ class Ledger:
     up: int = 0
     down: int = 0
 
-    def add(self, each: RoundBytes, clients: int) -> None:
-        """Books a round in which ``clients`` clients took part."""
-        self.up += each.up * clients
-        self.down += each.down * clients
+    def add(self, sent: RoundBytes) -> None:
+        """Books a round."""
+        self.up += sent.up_total
+        self.down += sent.down_total
 
 
-def round_bytes(method: Method, broadcast: Broadcast, upload: Any) -> RoundBytes:
-    """Bytes of one client's round.
+def round_bytes(
+    method: Method, broadcast: Broadcast, upload: Any, sent: Any = None, *, clients: int
+) -> RoundBytes:
+    """Bytes of one round.
 
-    The formats come from the arrays themselves (size, dtype, number of classes); the uplink
-    transform then states what it does to the upload's (bits a value, scales a row).
+    The formats come from the arrays themselves (size, dtype, number of classes, and what the
+    reduction counted); the uplink transform then states what it does to the upload's (bits a
+    value, scales a row). Clients that sent equally much are counted once, so that a million of
+    them stay cheap.
 
     Args:
       method: whose round.
       broadcast: what is sent down in this round.
       upload: shapes of one client's upload before the uplink transform.
+      sent: what ``method.reduce`` counted, a pytree of [clients] integers; None where the shapes
+        say it all.
+      clients: number of participants.
     """
-    traffic = method.traffic(broadcast, upload)
-    return RoundBytes(up=_bytes(method.uplink.wire(traffic.up)), down=_bytes(traffic.down))
+    leaves, structure = jax.tree.flatten(sent)
+    if not leaves:
+        up, down = _one_client(method, broadcast, upload, sent)
+        return RoundBytes(up * clients, down * clients, clients)
+    distinct, times = np.unique(np.stack(leaves, axis=1), axis=0, return_counts=True)
+    up_total = down_total = 0
+    for counts, many in zip(distinct.tolist(), times.tolist(), strict=True):
+        up, down = _one_client(method, broadcast, upload, jax.tree.unflatten(structure, counts))
+        up_total += up * many
+        down_total += down * many
+    return RoundBytes(up_total, down_total, clients)
+
+
+def _one_client(method, broadcast, upload, sent):
+    traffic = method.traffic(broadcast, upload, sent)
+    return _bytes(method.uplink.wire(traffic.up)), _bytes(traffic.down)
 
 
 def _bytes(formats):

@@ -9,16 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_rec.data import Problem
-from fedjax_rec.evaluation import hit_ratio, mean, mrr, ndcg, recall
+from fedjax_rec.data import Problem, Ragged
+from fedjax_rec.evaluation import (
+    f1,
+    hit_ratio,
+    mean,
+    mrr,
+    mrr_published,
+    ndcg,
+    ndcg_published,
+    precision,
+    recall,
+)
+from fedjax_rec.evaluation.ranks import TOP_K
 from fedjax_rec.simulation.engine import Outcome, Seconds
 from fedjax_rec.simulation.ledger import Ledger
 
-__all__ = ["TOP_K", "metric_rows", "selection_metric", "summarize"]
+__all__ = ["json_number", "metric_rows", "selection_metric", "summarize"]
 
-TOP_K = 10
 _SAMPLED = {"hr": hit_ratio, "ndcg": ndcg}
-_FULL = {"hr": hit_ratio, "ndcg": ndcg, "recall": recall, "mrr": mrr}
+_FULL = {
+    "hr": hit_ratio,
+    "ndcg": ndcg,
+    "recall": recall,
+    "precision": precision,
+    "f1": f1,
+    "mrr": mrr,
+}
+_PUBLISHED = {"ndcg": ndcg_published, "mrr": mrr_published}
 _SPLITS = {"val": "validation", "test": "test"}
 
 
@@ -28,13 +46,19 @@ def selection_metric(problem: Problem) -> str:
 
 
 def metric_rows(
-    round_: int, outcome: Outcome, ledger: Ledger, spent: Seconds, extra: dict[str, Any]
+    round_: int,
+    outcome: Outcome,
+    problem: Problem,
+    ledger: Ledger,
+    spent: Seconds,
+    extra: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """The two lines of ``metrics.jsonl`` of an evaluated round, validation and test.
 
     Args:
       round_: the round.
       outcome: its outcome, with ranks.
+      problem: what was trained on.
       ledger: totals so far, this round included.
       spent: wall time since the previous evaluated round.
       extra: more keys, such as "cluster_sizes".
@@ -55,8 +79,8 @@ def metric_rows(
         "eval_seconds": spent.evaluation,
     }
     return [
-        {"round": round_, "split": split, **_metrics(outcome.ranks, prefix), **shared}
-        for split, prefix in _SPLITS.items()
+        {"round": round_, "split": split, **_metrics(outcome.ranks, problem, name), **shared}
+        for split, name in _SPLITS.items()
     ]
 
 
@@ -112,21 +136,35 @@ def summarize(
     }
 
 
-def _metrics(ranks, prefix):
-    out = {}
-    if f"{prefix}_sampled" in ranks:
-        for name, metric in _SAMPLED.items():
-            values = metric(ranks[f"{prefix}_sampled"], TOP_K)
-            out[f"{name}@{TOP_K}/uni99"] = _number(mean(values))
-    for name, metric in _FULL.items():
-        out[f"{name}@{TOP_K}/full"] = _number(mean(metric(ranks[f"{prefix}_full"], TOP_K)))
+def json_number(value: float | int | None) -> float | int | None:
+    """The value as JSON has it: None for what is not finite (there is no NaN in JSON)."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _metrics(ranks, problem, split):
+    def means(metrics, *arguments, ranking):
+        return {
+            f"{name}@{TOP_K}/{ranking}": json_number(mean(metric(*arguments)))
+            for name, metric in metrics.items()
+        }
+
+    out: dict[str, Any] = {}
+    if f"{split}_sampled" in ranks:
+        out |= means(_SAMPLED, ranks[f"{split}_sampled"], TOP_K, ranking="uni99")
+    out |= means(_FULL, ranks[f"{split}_full"], TOP_K, ranking="full")
+    if f"{split}_top" in ranks:
+        held_out = _padded(getattr(problem, split))
+        out |= means(_PUBLISHED, ranks[f"{split}_top"], held_out, ranking="full-published")
     return out
 
 
-def _number(value):
-    """JSON has no NaN: None where no user has a held-out item."""
-    value = float(value)
-    return value if math.isfinite(value) else None
+def _padded(lists: Ragged):
+    """[users, longest] int32, -1 beyond the end of a list."""
+    lengths = lists.lengths[:, None]
+    column = np.arange(lengths.max(initial=0))
+    out = np.full((len(lists), len(column)), -1, np.int32)
+    out[column < lengths] = lists.values
+    return out
 
 
 def _value(metric):

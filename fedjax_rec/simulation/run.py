@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,14 +15,15 @@ import jax
 import numpy as np
 import pandas as pd
 
-from fedjax_rec.errors import InputError
+from fedjax_rec.errors import InputError, RunWarning
+from fedjax_rec.evaluation import nmi
 from fedjax_rec.simulation.checkpoint import Checkpoint
 from fedjax_rec.simulation.configuration import conflicts
 from fedjax_rec.simulation.engine import Engine, Seconds, State
 from fedjax_rec.simulation.folder import RunFolder
 from fedjax_rec.simulation.ledger import Ledger
 from fedjax_rec.simulation.progress import Progress
-from fedjax_rec.simulation.record import metric_rows, summarize
+from fedjax_rec.simulation.record import json_number, metric_rows, summarize
 from fedjax_rec.simulation.result import Result
 
 __all__ = ["Run"]
@@ -61,6 +64,7 @@ class Run:
         self.round = 0
         self.history: list[dict[str, Any]] = []
         self.timings: list[dict[str, Any]] = []
+        self.warnings: list[str] = []  # what rounds warned of, each text once
         self.ledger = Ledger()
         self.spent = Seconds()  # since the last evaluated round
         self.earlier_seconds = 0.0  # wall time of the sittings before this one
@@ -92,24 +96,33 @@ class Run:
     def _one_round(self, state: State) -> State:
         number = self.round + 1
         evaluate = number % self.eval_every == 0 or number == self.rounds
-        state, outcome = self.engine.run_round(state, number, evaluate=evaluate)
+        with _run_warnings() as said:
+            state, outcome = self.engine.run_round(state, number, evaluate=evaluate)
         self.round = number
-        self.ledger.add(outcome.bytes, outcome.participants)
+        self._warn(said)
+        self.ledger.add(outcome.bytes)
         self.spent += outcome.seconds
         self.timings.append(_timing(number, outcome))
         rows: list[dict[str, Any]] = []
         if evaluate:
-            extra = _cluster_sizes(self.engine.method.item_view(state.server))
+            extra = _server_figures(self.engine, state.server)
             epsilon = self.engine.epsilon(number)
             if epsilon is not None:  # of a client that took part in every round: an upper bound
                 extra |= {"epsilon": epsilon, "epsilon_per_round": self.engine.epsilon(1)}
-            rows = metric_rows(number, outcome, self.ledger, self.spent, extra)
+            problem = self.engine.problem
+            rows = metric_rows(number, outcome, problem, self.ledger, self.spent, extra)
             self.spent = Seconds()
             self.history += rows
             if self.folder:
                 self.folder.append_metrics(rows)
         self.progress.round(number, outcome, rows)
         return state
+
+    def _warn(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            if text not in self.warnings:
+                self.warnings.append(text)
+                self.progress.say(f"warning: {text} (round {self.round})")
 
     def _save(self, state: State) -> None:
         assert self.folder is not None
@@ -118,6 +131,7 @@ class Run:
             "config": self.config,
             "history": self.history,
             "timings": self.timings,
+            "warnings": self.warnings,
             "uplink": self.ledger.up,
             "downlink": self.ledger.down,
             "spent": list(self.spent),
@@ -154,6 +168,7 @@ class Run:
         self.round = found.round
         self.history = found.record["history"]
         self.timings = found.record["timings"]
+        self.warnings = found.record["warnings"]
         self.ledger = Ledger(found.record["uplink"], found.record["downlink"])
         self.spent = Seconds(*found.record["spent"])
         self.earlier_seconds = found.record["wall_seconds"]
@@ -185,7 +200,7 @@ class Run:
                 wall_seconds=self._wall_seconds(),
             ),
             "epsilon": engine.epsilon(self.round),
-            "warnings": list(notes),
+            "warnings": [*notes, *self.warnings],
         }
         if self.folder:
             arrays = _item_arrays(engine, state)
@@ -215,11 +230,41 @@ def _timing(number, outcome):
     }
 
 
-def _cluster_sizes(view):
-    if "labels" not in view:
-        return {}
-    sizes = np.bincount(view["labels"])
-    return {"cluster_sizes": sorted((int(s) for s in sizes if s), reverse=True)}
+def _server_figures(engine, server):
+    """What the server's state looks like after a round, for the history."""
+    method, truth = engine.method, engine.problem.dataset.item_cluster
+    out: dict[str, Any] = {
+        name: json_number(value) for name, value in method.diagnostics(server).items()
+    }
+    labels = method.item_view(server).get("labels")
+    if labels is None:
+        return out
+    sizes = np.unique(labels, return_counts=True)[1]
+    out["communities"] = len(sizes)
+    if truth is not None:
+        out["nmi"] = nmi(labels, truth)
+    out["cluster_sizes"] = sorted(sizes.tolist(), reverse=True)
+    return out
+
+
+@contextmanager
+def _run_warnings() -> Iterator[list[str]]:
+    """Collects the texts of the RunWarnings raised meanwhile; all others go where they would."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        # Python would show each line of code that warns once a process: neither once a run nor
+        # where the run's other lines go.
+        warnings.simplefilter("always", RunWarning)
+        show = warnings.showwarning
+
+        def listen(message, category, *where, **options):
+            if issubclass(category, RunWarning):
+                texts.append(str(message))
+            else:
+                show(message, category, *where, **options)
+
+        warnings.showwarning = listen
+        yield texts
 
 
 def _item_arrays(engine, state):

@@ -56,7 +56,7 @@ def simulate(
         "published": from outside the whole history, as the papers' releases do.
       split: "loo" (leave one out) or "ratio" (72/8/20).
       clients: how many clients the users are grouped into; None: one user each.
-      client_limit: use the first N clients.
+      client_limit: use the first N clients; all items stay.
       cohort: clients that take part in a round: a fraction (float) or a number (int).
       eval_every: evaluate every so many rounds, and after the last.
       evaluate_at: "download" or "trained"; None: "download" under leak-free, and the point at

@@ -5,16 +5,18 @@ import sys
 
 import pytest
 
+from fedjax_rec.methods import REGISTRY
 from tests.cli.commands import COMMAND, TINY, error_line, process, refused
 
+FIRST = next(iter(REGISTRY))
 RUN = ("run", "cgfedrec", *TINY, "--clusters", "5", "--rounds", "1")
 ALL_TOUCHED = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(
     f"{user}\t{item}\t{item}\n" for user in range(3) for item in range(4)
 )
 
 PARSING = {
-    "method": (("run", "cgfedrek"), "Unrecognized options: cgfedrek; choose from cgfedrec, "),
-    "no method": (("run",), "cgfedrec, pfedrec, fedmf, local, popularity"),
+    "method": (("run", "cgfedrek"), f"Unrecognized options: cgfedrek; choose from {FIRST}, "),
+    "no method": (("run",), ", ".join(REGISTRY)),
     "command": (("train",), "choose from run, data, report; see fedjax-rec --help"),
     "option": ((*RUN, "--clusterz", "3"), "did you mean --clusters?; see fedjax-rec run cgfedrec"),
     "no value": ((*RUN, "--seed"), "--seed: no value; see fedjax-rec run cgfedrec --help"),
@@ -65,7 +67,7 @@ def test_options_that_cannot_be_met(name, capfd, tmp_path, two_devices):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("run", "cgfedrek"), "choose from cgfedrec, pfedrec"),
+        (("run", "cgfedrek"), f"choose from {FIRST}, "),
         ((*RUN, "--temperature", "0.01"), "use at least 0.03"),
         ((*RUN, "--clusters", "41"), "use at most 40"),
         ((*RUN, "--cohort", "0.01"), "is an empty cohort"),

@@ -62,6 +62,33 @@ def test_found_or_not_does_not_depend_on_the_order(top, missed, data) -> None:
         assert value <= 1 + 1e-12
 
 
+def _plain(top, wanted):
+    """(NDCG, MRR) of one user, in plain Python from the definition."""
+    hits = [place for place, item in enumerate(set(top)) if item in wanted]
+    if not hits:
+        return 0.0, 0.0
+    gain, ideal = sum(map(discount, hits)), sum(map(discount, range(len(hits))))
+    return gain / ideal, 1 / (hits[0] + 1)
+
+
+@given(st.data())
+def test_against_plain_python(data) -> None:
+    items = st.integers(0, data.draw(st.sampled_from([15, 300, 10**9])))
+    lists = st.lists(items, unique=True, max_size=10)
+    users = data.draw(st.lists(st.tuples(lists, lists.filter(len)), min_size=1, max_size=6))
+    top_k = [[*top, *[-1] * (10 - len(top))] for top, _ in users]
+    held_out = [[*[-1] * (10 - len(wanted)), *wanted] for _, wanted in users]
+    ndcg, mrr = zip(*(_plain(top, wanted) for top, wanted in users), strict=True)
+    np.testing.assert_allclose(ndcg_published(top_k, held_out), ndcg, rtol=1e-12)
+    np.testing.assert_allclose(mrr_published(top_k, held_out), mrr, rtol=1e-12)
+
+
+def test_one_user_s_held_out_items_are_no_other_s() -> None:
+    np.testing.assert_array_equal(mrr_published([[3, 4], [3, 4]], [[3], [9]]), [1, 0])
+    # Nor is padding a hit on padding.
+    np.testing.assert_array_equal(mrr_published([[-1, -1]], [[5, -1]]), [0])
+
+
 @given(st.permutations(range(8)))
 def test_small_ids_are_walked_in_ascending_order(order: list[int]) -> None:
     # 0 … 7 never collide: whatever the scores, item i has place i.

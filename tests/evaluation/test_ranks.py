@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedjax_rec.evaluation.ranks import HeldOut, rank_user
+from fedjax_rec.evaluation.ranks import TOP_K, HeldOut, rank_user
 
 ITEMS, SEEN, VALIDATION, TEST, CANDIDATES = 15, 5, 2, 3, 4
 ranks_of = jax.jit(rank_user)
@@ -89,7 +89,7 @@ def test_a_constant_score_ranks_last(score) -> None:
     assert got.validation_sampled.tolist()[0] >= 3
     assert got.test_sampled.tolist()[0] >= 2
     if np.isfinite(score):
-        assert [int(r[0]) for r in got] == [3, 5, 2, 4]
+        assert [int(r[0]) for r in got[:4]] == [3, 5, 2, 4]
 
 
 def test_a_score_that_is_no_number_counts_against_the_held_out_item() -> None:
@@ -104,3 +104,41 @@ def test_without_candidates_there_are_no_sampled_ranks() -> None:
     assert got.validation_sampled is None
     assert got.test_sampled is None
     assert got.test_full.tolist() == [4]
+    assert _listed(got.test_top) == [7, 6, 5, 4, 3]
+    assert _listed(got.validation_top) == [7, 6, 5, 4, 3, 2]
+
+
+def test_with_candidates_there_are_no_lists() -> None:
+    got = ranks_of(jnp.arange(8.0), _held_out())
+    assert got.validation_top is None
+    assert got.test_top is None
+
+
+def _listed(top):
+    assert top.shape == (TOP_K,)
+    assert top.dtype == jnp.int32
+    return [item for item in top.tolist() if item >= 0]
+
+
+@given(users())
+@settings(max_examples=100, deadline=None)
+def test_the_best_items_against_sorting(user) -> None:
+    scores, seen, validation, test, _ = user
+    held_out = HeldOut(
+        users=None,
+        seen=_padded(seen, SEEN),
+        validation=_padded(validation, VALIDATION),
+        test=_padded(test, TEST),
+        candidates=None,
+    )
+    got = ranks_of(scores, held_out)
+    unseen = set(range(ITEMS)) - set(seen)
+    for top, pool in ((got.validation_top, unseen), (got.test_top, unseen - set(validation))):
+        best = sorted(pool, key=lambda item: (-scores[item], item))[:TOP_K]
+        np.testing.assert_array_equal(top, _padded(best, TOP_K))
+
+
+def test_a_score_that_is_no_number_is_never_recommended() -> None:
+    scores = jnp.arange(20.0).at[19].set(jnp.nan).at[18].set(jnp.nan)
+    got = ranks_of(scores, _held_out()._replace(candidates=None))
+    assert _listed(got.test_top) == [17, 16, 15, 14, 13, 12, 11, 10]

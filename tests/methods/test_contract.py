@@ -117,10 +117,10 @@ def test_every_held_out_item_is_ranked(trained: Trained) -> None:
 def test_traffic_is_what_the_method_shares(trained: Trained) -> None:
     sent = [outcome.bytes for outcome in trained.outcomes]
     if trained.engine.method.name in KEEPS_TO_ITSELF:
-        assert all(bytes_ == (0, 0) for bytes_ in sent)
+        assert all(bytes_.up_total == bytes_.down_total == 0 for bytes_ in sent)
     else:
-        assert all(bytes_.up > 0 for bytes_ in sent)
-        assert sum(bytes_.down for bytes_ in sent) > 0
+        assert all(bytes_.up_total > 0 for bytes_ in sent)
+        assert sum(bytes_.down_total for bytes_ in sent) > 0
 
 
 def test_resume_is_bitwise(trained: Trained) -> None:

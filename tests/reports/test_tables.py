@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import fedjax_rec
 from fedjax_rec.reports import Run, comparison_frame, comparison_table, load_run
 from fedjax_rec.reports.tables import comparison_cells
 
@@ -66,6 +67,33 @@ def test_a_ratio_run_shows_recall_and_mrr_and_no_chance_level(tmp_path: Path) ->
     assert ("MRR@10", "full %") in headers
     assert ("HR@10", "uni99 %") not in headers
     assert "chance" not in _printed([run])
+
+
+def test_published_metrics_are_told_from_the_standard_ones(tmp_path: Path) -> None:
+    result = fedjax_rec.simulate(
+        fedjax_rec.methods.popularity(),
+        fedjax_rec.load_dataset("synthetic", users=24, items=40, interactions_per_user=8),
+        split="ratio",
+        rounds=1,
+        progress=False,
+        out=tmp_path / "run",
+    )
+    run = load_run(tmp_path / "run")
+    columns = {(c.header, c.subheader): c.cells for c in comparison_cells([run])}
+    assert columns["NDCG@10", "full %"] != columns["NDCG@10", "full-published %"]
+    for name in ("NDCG", "MRR"):
+        value = result.summary["test"][f"{name.lower()}@10/full-published"]
+        assert columns[f"{name}@10", "full-published %"] == (f"{100 * value:.1f}",)
+    text = _printed([run])
+    assert max(map(len, text.splitlines())) <= 80
+    assert "as FedCIA's release does" in " ".join(text.split())
+    frame = comparison_frame([run])
+    for metric in ("precision@10/full", "f1@10/full", "mrr@10/full-published"):
+        assert frame[metric].item() == result.summary["test"][metric]
+
+
+def test_without_published_metrics_nothing_is_said_of_them(three: list[Run]) -> None:
+    assert "published" not in _printed(three)
 
 
 def test_a_label_is_no_markup_and_unfinished_is_said(tmp_path: Path) -> None:

@@ -14,8 +14,13 @@ from scipy import sparse
 
 from fedjax_rec.errors import InputError
 from fedjax_rec.evaluation import nmi
-from fedjax_rec.server import EmptyGraphWarning, communities, modularity
-from tests.server.graphs import planted
+from fedjax_rec.server import (
+    EmptyGraphWarning,
+    communities,
+    cosine_similarity_graph,
+    modularity,
+)
+from tests.server.graphs import around_centers, low_rank, planted
 
 WAYS = [("leiden", "igraph"), ("leiden", "leidenalg"), ("louvain", "igraph")]
 each_way = pytest.mark.parametrize(("method", "implementation"), WAYS)
@@ -101,6 +106,62 @@ def test_no_worse_than_the_truth(method, implementation) -> None:
     labels = communities(similarity, threshold=0.5, method=method, implementation=implementation)
     found = modularity(similarity, labels, threshold=0.5)
     assert found >= modularity(similarity, truth, threshold=0.5) - 1e-9
+
+
+def graphs_with_communities(seed: int) -> dict[str, tuple[np.ndarray | sparse.csr_array, float]]:
+    """Similarities and their threshold."""
+    centers, _ = around_centers(400, 12, noise=1.0, seed=seed)
+    return {
+        "planted": (planted([30, 12, 7, 2], seed)[0], 0.5),
+        "planted, noisy": (planted([40] * 6, seed, noise=0.7)[0], 0.5),
+        "around centers": (cosine_similarity_graph(centers, threshold=0.3), 0.3),
+        "low rank": (cosine_similarity_graph(low_rank(800, seed=seed), threshold=0.5), 0.5),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_leiden_is_not_below_louvain_by_more_than_a_percent(seed: int) -> None:
+    for name, (similarity, threshold) in graphs_with_communities(seed).items():
+        q = {
+            method: modularity(
+                similarity,
+                communities(similarity, threshold=threshold, method=method, seed=seed),
+                threshold=threshold,
+            )
+            for method in ("leiden", "louvain")
+        }
+        assert q["leiden"] >= 0.99 * q["louvain"], name
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.97])  # 11,000 edges, 600 edges
+def test_leiden_finds_no_less_than_louvain_in_noise(threshold: float) -> None:
+    # One run of either is luck where nothing is to be found, so several are compared.
+    found: dict[str, list[float]] = {"leiden": [], "louvain": []}
+    for seed in range(10):
+        similarity = np.random.default_rng(seed).uniform(size=(150, 150))
+        for method, values in found.items():
+            labels = communities(similarity, threshold=threshold, method=method, seed=seed)
+            values.append(modularity(similarity, labels, threshold=threshold))
+    assert np.median(found["leiden"]) >= 0.99 * np.median(found["louvain"])
+
+
+@each_way
+@pytest.mark.parametrize("noise", [0.25, 0.5, 1.0])  # cosines inside a cluster: 0.94, 0.8, 0.5
+def test_embeddings_around_planted_centers_give_their_communities(
+    method, implementation, noise
+) -> None:
+    vectors, truth = around_centers(600, 12, noise=noise, seed=1)
+    graph = cosine_similarity_graph(vectors, threshold=0.4)
+    labels = communities(graph, threshold=0.4, method=method, implementation=implementation)
+    assert nmi(labels, truth) >= 0.8
+
+
+@pytest.mark.parametrize("at_once", [1, 7])
+def test_edges_may_pass_in_any_portions(monkeypatch, at_once: int) -> None:
+    similarity, _ = planted([9, 6, 4], noise=0.9)
+    expected = communities(similarity, threshold=0.5)
+    monkeypatch.setattr(importlib.import_module(communities.__module__), "_EDGES_AT_ONCE", at_once)
+    np.testing.assert_array_equal(communities(similarity, threshold=0.5), expected)
 
 
 @pytest.mark.parametrize("kind", [sparse.csr_array, sparse.coo_array, sparse.csc_matrix])

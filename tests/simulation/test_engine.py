@@ -101,7 +101,9 @@ def test_silos_with_several_held_out_items_a_user() -> None:
     problem, method = small(USERS + 1, clients=5, split="ratio"), tiny("fedmf")
     assert len(set(problem.test.lengths)) > 1
     run = _run(_engine(method, problem, chunk=5, evaluate_at="download"))
-    assert set(run[2][-1].ranks) == {"validation_full", "test_full"}
+    assert set(run[2][-1].ranks) == {
+        f"{split}_{kind}" for split in ("validation", "test") for kind in ("full", "top")
+    }
     _check_scores(method, problem, run)
 
 
@@ -246,7 +248,12 @@ def _check_ranks(problem, user, scores, ranks) -> None:
         expected = [(scores[pool] >= scores[item]).sum() - 1 for item in held_out]
         got = ranks[f"{split}_full"][user]
         assert got[got >= 0].tolist() == expected
-        if problem.evaluation_negatives is not None:
+        if problem.evaluation_negatives is None:
+            best = pool[np.argsort(-scores[pool], kind="stable")][:10]
+            top = ranks[f"{split}_top"][user]
+            assert top[: len(best)].tolist() == best.tolist()
+            assert (top[len(best) :] == -1).all()
+        else:
             candidates = problem.evaluation_negatives[split == "test"][user]
             others = scores[candidates[candidates >= 0]]
             expected = [(others >= scores[item]).sum() for item in held_out]

@@ -1,6 +1,9 @@
 """The public functions: ``load_dataset``, ``simulate`` and what the result holds."""
 
+import dataclasses
 import json
+import math
+import warnings
 
 import jax
 import numpy as np
@@ -9,6 +12,9 @@ import pytest
 
 import fedjax_rec
 from fedjax_rec import InputError, TrainingError
+from fedjax_rec.errors import RunWarning
+from fedjax_rec.evaluation import nmi
+from fedjax_rec.server import cosine_similarity_graph, modularity
 from tests.problems import small
 
 ROUNDS = 3
@@ -109,6 +115,111 @@ def test_a_cohort_is_a_fraction_or_a_number(cohort, size, data):
     result = quiet(fedjax_rec.methods.popularity(), data, rounds=1, cohort=cohort)
     assert set(result.history["clients"]) == {size}
     assert result.history["uplink_bytes_total"][0] == size * 40 * 4
+
+
+# The server's figures ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clustering", ["leiden", "louvain"])
+def test_communities_are_described_round_by_round(clustering, data):
+    method = fedjax_rec.methods.cgfedrec(clustering=clustering, dim=4, similarity_threshold=0.5)
+    result = quiet(method, data, rounds=2)
+    server = result.server_state
+    last = result.history.iloc[-1]
+    sizes = np.bincount(server.labels.labels)
+    assert last["communities"] == len(sizes) > 1
+    assert last["cluster_sizes"] == sorted(sizes.tolist(), reverse=True)
+    assert last["nmi"] == pytest.approx(nmi(server.labels.labels, data.item_cluster))
+    graph = cosine_similarity_graph(server.items, threshold=0.5)
+    expected = modularity(graph, server.labels.labels, threshold=0.5)
+    assert last["modularity"] == pytest.approx(expected, abs=1e-6)
+    assert expected > 0
+    assert result.summary["warnings"] == list(result.problem.notes)
+
+
+def test_k_means_has_no_modularity_and_real_data_no_truth(result, data):
+    assert {"communities", "nmi"} <= set(result.history)
+    assert "modularity" not in result.history
+    blind = dataclasses.replace(data, item_cluster=None)
+    history = quiet(fedjax_rec.methods.cgfedrec(clusters=5, dim=4), blind, rounds=1).history
+    assert "nmi" not in history
+    assert set(history["communities"]) == {5}
+
+
+def test_a_method_without_clusters_has_none_of_it(data):
+    history = quiet(fedjax_rec.methods.popularity(), data, rounds=1).history
+    assert not {"communities", "nmi", "modularity", "cluster_sizes"} & set(history)
+
+
+def test_an_empty_graph_is_told_once_a_run(data, tmp_path, capfd, recwarn):
+    """No two of 40 random embeddings are that similar: a warning every round, told once a run."""
+    method = fedjax_rec.methods.cgfedrec(
+        clustering="leiden", dim=16, similarity_threshold=0.999, init_std=1.0
+    )
+    text = "no similarity reaches the threshold 0.999: every item is its own community"
+    for sitting in ("first", "second"):  # Python itself would keep silent in the second
+        out = tmp_path / sitting
+        result = fedjax_rec.simulate(method, data, rounds=3, out=out)
+        _, err = capfd.readouterr()
+        assert err.count(text) == 1
+        assert f"warning: {text} (round 1)\n" in err
+        assert result.summary["warnings"] == [*result.problem.notes, text]
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["modularity"] is None for row in rows)
+    assert all(row["communities"] == 40 for row in rows)
+    resumed = fedjax_rec.simulate(method, data, rounds=5, out=out, resume=True)
+    assert text not in capfd.readouterr()[1]
+    assert resumed.summary["warnings"] == [*result.problem.notes, text]
+    assert not [w for w in recwarn if issubclass(w.category, RunWarning)]
+
+
+def test_other_warnings_go_where_they_would(data):
+    def warn(rng, round_, server):
+        warnings.warn("the library is old", DeprecationWarning, stacklevel=1)
+        return server
+
+    method = fedjax_rec.methods.popularity()._replace(between_rounds=warn)
+    with pytest.warns(DeprecationWarning, match="the library is old"):
+        result = quiet(method, data, rounds=1)
+    assert result.summary["warnings"] == list(result.problem.notes)
+
+
+# As the papers' releases measure ----------------------------------------------------------------
+
+
+def test_published_metrics_against_plain_python(data):
+    """Popularity of the training items, in plain Python from the split to the metric."""
+    result = quiet(fedjax_rec.methods.popularity(), data, rounds=1, split="ratio", clients=6)
+    problem = result.problem
+    counts = np.bincount(problem.train.values, minlength=40)
+    for split, lists in (("val", problem.validation), ("test", problem.test)):
+        ndcgs, mrrs = [], []
+        for user in range(problem.num_users):
+            if not len(lists[user]):
+                continue
+            masked = [*problem.train[user], *(problem.validation[user] if split == "test" else ())]
+            pool = [item for item in range(40) if item not in masked]
+            best = sorted(pool, key=lambda item: (-counts[item], item))[:10]
+            hits = [p for p, item in enumerate(set(best)) if item in lists[user]]
+            ideal = sum(1 / math.log2(j + 2) for j in range(len(hits)))
+            ndcgs.append(sum(1 / math.log2(p + 2) for p in hits) / ideal if hits else 0.0)
+            mrrs.append(1 / (hits[0] + 1) if hits else 0.0)
+        row = result.history[result.history["split"] == split].iloc[0]
+        assert row["ndcg@10/full-published"] == pytest.approx(np.mean(ndcgs))
+        assert row["mrr@10/full-published"] == pytest.approx(np.mean(mrrs))
+        assert row["ndcg@10/full-published"] != pytest.approx(row["ndcg@10/full"])
+    assert result.summary["test"]["mrr@10/full-published"] == row["mrr@10/full-published"]
+
+
+def test_leave_one_out_has_no_published_metrics(result):
+    assert not [name for name in result.history if name.endswith("-published")]
+
+
+def test_precision_and_f1_of_one_held_out_item(result):
+    """With one item held out they follow from the hit ratio: h/10 and 2h/11."""
+    hits = result.history["hr@10/full"]
+    np.testing.assert_allclose(result.history["precision@10/full"], hits / 10)
+    np.testing.assert_allclose(result.history["f1@10/full"], 2 * hits / 11)
 
 
 def test_eval_every_evaluates_the_last_round_too(data):

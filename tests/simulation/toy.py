@@ -75,7 +75,7 @@ def toy(config: Config = Config()) -> Method:
         server_step=server_step,
         between_rounds=identity_between_rounds,
         scores=lambda client, shared, user: jnp.full(40, client[0]),
-        traffic=lambda download, upload: Traffic(
+        traffic=lambda download, upload, sent: Traffic(
             down=uplink.dense(download.per_client[0]), up=uplink.dense(upload)
         ),
         item_view=lambda server: {"round": np.asarray(server.round)},
