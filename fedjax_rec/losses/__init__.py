@@ -2,5 +2,20 @@
 
 from fedjax_rec.losses.bce import binary_cross_entropy
 from fedjax_rec.losses.contrastive import supervised_contrastive
+from fedjax_rec.losses.frobenius import masked_frobenius
+from fedjax_rec.losses.gram import gram_distance
+from fedjax_rec.losses.mse import elementwise_mse
+from fedjax_rec.losses.similarity import cosine_similarity
+from fedjax_rec.losses.structural import AlignmentTerm, ContrastTerm, structural_loss
 
-__all__ = ["binary_cross_entropy", "supervised_contrastive"]
+__all__ = [
+    "AlignmentTerm",
+    "ContrastTerm",
+    "binary_cross_entropy",
+    "cosine_similarity",
+    "elementwise_mse",
+    "gram_distance",
+    "masked_frobenius",
+    "structural_loss",
+    "supervised_contrastive",
+]

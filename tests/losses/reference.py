@@ -2,7 +2,14 @@
 
 import numpy as np
 
-__all__ = ["contrastive", "contrastive_gradient", "cross_entropy", "cross_entropy_gradient"]
+__all__ = [
+    "contrastive",
+    "contrastive_gradient",
+    "cross_entropy",
+    "cross_entropy_gradient",
+    "masked_frobenius",
+    "masked_frobenius_gradient",
+]
 
 
 def contrastive(embeddings, labels, *, temperature, base_temperature, anchors) -> float:
@@ -56,6 +63,28 @@ def cross_entropy_gradient(logits, labels, mask):
     x, y, kept = (np.asarray(v, np.float64) for v in (logits, labels, mask))
     sigmoid = np.exp(-np.logaddexp(0, -x))
     return kept * (sigmoid - y) / max(kept.sum(), 1)
+
+
+def masked_frobenius(embeddings, target, *, threshold) -> float:
+    """Σ_{j≠k, s_jk ≥ σ} (s_jk − g_jk)²."""
+    difference, _ = _masked(embeddings, target, threshold)
+    return float((difference**2).sum())
+
+
+def masked_frobenius_gradient(embeddings, target, *, threshold):
+    """dL/dE by the chain rule: every pair pulls on both of its items."""
+    difference, unit = _masked(embeddings, target, threshold)
+    by_unit = 2 * (difference + difference.T) @ unit
+    norm = np.linalg.norm(np.asarray(embeddings, np.float64), axis=1, keepdims=True)
+    tangent = by_unit - (by_unit * unit).sum(axis=1, keepdims=True) * unit
+    return np.divide(tangent, norm, out=np.zeros_like(tangent), where=norm > 0)
+
+
+def _masked(embeddings, target, threshold):
+    unit = _unit(embeddings)
+    similarity = unit @ unit.T
+    kept = (similarity >= threshold) & ~np.eye(len(unit), dtype=bool)
+    return np.where(kept, similarity - np.asarray(target, np.float64), 0.0), unit
 
 
 def _unit(embeddings):

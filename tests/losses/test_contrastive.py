@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjax_rec.errors import InputError
-from fedjax_rec.losses import contrastive, supervised_contrastive
-from tests.losses import reference
+from fedjax_rec.losses import supervised_contrastive
+from fedjax_rec.losses.contrastive import MIN_TEMPERATURE
+from tests.losses import paths, reference
 
 REFERENCE = {"temperature": 0.1, "base_temperature": 0.5}
 ANCHORS = ("all", "positive")
@@ -91,35 +92,17 @@ def _plain(embeddings, labels, *, temperature, base_temperature, anchors):
     return -temperature / base_temperature * jnp.sum(per_anchor) / anchor_count
 
 
-# (rows of a kept tile, entries kept at most, entries of a streamed block): of 11 items, all in one
-# tile; in 3 tiles; streamed in blocks of 2 (the last one padded); of 1; streamed in one block.
-PATHS = {
-    "one tile": (640, 4096**2, 4_000_000),
-    "several tiles": (4, 4096**2, 4_000_000),
-    "streamed by 2": (640, 0, 30),
-    "streamed by 1": (640, 0, 1),
-    "streamed at once": (640, 0, 4_000_000),
-}
-
-
 @pytest.mark.parametrize("anchors", ANCHORS)
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", paths.PATHS)
 def test_every_path_against_autodiff_under_jit_and_vmap(monkeypatch, path, anchors) -> None:
-    tile_rows, keep, stream = PATHS[path]
-    monkeypatch.setattr(contrastive, "_TILE_ROWS", tile_rows)
-    monkeypatch.setattr(contrastive, "_KEEP_ENTRIES", keep)
-    monkeypatch.setattr(contrastive, "_STREAM_ENTRIES", stream)
-    taken = []
-    for name in ("_pairwise_kept", "_pairwise_streamed"):
-        monkeypatch.setattr(contrastive, name, _spy(taken, name, getattr(contrastive, name)))
-
+    taken = paths.force(monkeypatch, path)
     rng = np.random.default_rng(2)
     rows = jnp.asarray(rng.normal(size=(3, 11, 5)), jnp.float32)
     labels = jnp.asarray([[0] * 11, list(range(11)), [3, 3, 1, 1, 1, 0, 7, 7, 7, 7, 2]])
     options = {**REFERENCE, "anchors": anchors}
     ours = jax.value_and_grad(lambda e, c: supervised_contrastive(e, c, **options))
     value, gradient = jax.jit(jax.vmap(ours))(rows, labels)
-    assert set(taken) == {"_pairwise_streamed" if keep == 0 else "_pairwise_kept"}
+    assert taken == {paths.PATHS[path].function}
 
     plain = jax.jit(jax.vmap(jax.value_and_grad(partial(_plain, **options))))
     expected_value, expected_gradient = plain(rows, labels)
@@ -128,14 +111,6 @@ def test_every_path_against_autodiff_under_jit_and_vmap(monkeypatch, path, ancho
     # Without a gradient another branch computes the value.
     forward = jax.jit(jax.vmap(lambda e, c: supervised_contrastive(e, c, **options)))
     np.testing.assert_allclose(forward(rows, labels), value, rtol=1e-6, atol=1e-7)
-
-
-def _spy(taken, name, function):
-    def called(*args):
-        taken.append(name)
-        return function(*args)
-
-    return called
 
 
 @pytest.mark.parametrize("anchors", ANCHORS)
@@ -159,7 +134,7 @@ def test_doubled_rows_of_one_cluster() -> None:
 def test_opposite_items_at_the_smallest_temperature() -> None:
     rows = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
     labels = np.array([0, 0, 1])
-    options = {"temperature": contrastive.MIN_TEMPERATURE, "base_temperature": 0.5}
+    options = {"temperature": MIN_TEMPERATURE, "base_temperature": 0.5}
     value, gradient = value_and_gradient(rows, labels, **options)
     expected = reference.contrastive(rows, labels, anchors="all", **options)
     assert float(value) == pytest.approx(expected, rel=1e-5)
@@ -210,7 +185,7 @@ def test_large_catalogues_need_no_square_array(m, d, limit) -> None:
         ({"base_temperature": 0.0}, "base_temperature=0.0 must be positive"),
         ({"anchors": "some"}, "anchors='some'.*'all' or 'positive'"),
         ({"labels": jnp.zeros(4, jnp.int32)}, r"labels \(4,\) do not fit embeddings \(3, 2\)"),
-        ({"embeddings": jnp.ones(3)}, r"do not fit embeddings \(3,\)"),
+        ({"embeddings": jnp.ones(3)}, r"must be \[items, dim\], not of shape \(3,\)"),
     ],
 )
 def test_wrong_arguments(wrong, names) -> None:
