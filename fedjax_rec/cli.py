@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,7 +43,7 @@ class DataOptions:
         training, 8 % validation, 20 % test, ranked among all.
       clients: number of clients that the users are grouped into; unset: one user each, or the
         dataset's own grouping.
-      client_limit: use the first N clients only.
+      client_limit: use the first N clients only; all items stay.
     """
 
     data: str = "synthetic"
@@ -175,7 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments):
-    command = parse(_commands(), arguments, prog="fedjax-rec", description=DESCRIPTION)
+    command = parse(
+        _commands(_preset(arguments)), arguments, prog="fedjax-rec", description=DESCRIPTION
+    )
     command = getattr(command, "command", command)
     if isinstance(command, DataList):
         _data_list()
@@ -191,9 +194,23 @@ def _dispatch(arguments):
         _run(command, arguments)
 
 
-def _commands():
-    """The type of the whole command line: commands, and a subcommand for every method."""
-    from fedjax_rec.methods import REGISTRY
+def _preset(arguments):
+    """The value of --preset: it sets the defaults that the rest is parsed against."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--preset="):
+            return argument.removeprefix("--preset=")
+        if argument == "--preset" and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+def _commands(preset):
+    """The type of the whole command line: commands, and a subcommand for every method.
+
+    Args:
+      preset: settings to take a method's defaults from, where it has such a preset.
+    """
+    from fedjax_rec.methods import PRESETS, REGISTRY
 
     def choice(types):
         choices: Any = None
@@ -211,8 +228,16 @@ def _commands():
 
     methods = {}
     for name, entry in REGISTRY.items():
-        parts = {"method": entry.config, "data": DataOptions, "run": RunOptions}
-        fields = [(part, kind, field(default_factory=kind)) for part, kind in parts.items()]
+        presets = PRESETS.get(name, {})
+        config = partial(entry.config, **presets.get(preset, {}))
+        fields: list[Any] = [("method", entry.config, field(default_factory=config))]
+        for part, kind in {"data": DataOptions, "run": RunOptions}.items():
+            fields.append((part, kind, field(default_factory=kind)))
+        if presets:
+            about = "Settings to start from; unset: the method's defaults."
+            literal: Any = Literal  # of names known at run time only
+            chosen: Any = Annotated[literal[tuple(presets)] | None, tyro.conf.arg(help=about)]
+            fields.append(("preset", chosen, None))
         methods[name] = command(name, fields, _summary(entry.factory))
     data = {"list": DataList, "info": DataInfo, "get": DataGet, "synth": DataSynth}
     return choice(

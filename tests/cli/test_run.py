@@ -12,9 +12,11 @@ from tests.cli.commands import TINY, here, process, rows, summary
 METRICS = (
     *("hr@10/uni99", "ndcg@10/uni99"),
     *("hr@10/full", "ndcg@10/full", "recall@10/full", "mrr@10/full"),
+    *("precision@10/full", "f1@10/full"),
 )
 KEYS = {
-    *("round", "split", *METRICS, "train_loss", "clients", "cluster_sizes"),
+    *("round", "split", *METRICS, "train_loss", "clients"),
+    *("communities", "nmi", "cluster_sizes"),
     *("uplink_bytes", "downlink_bytes", "uplink_bytes_total", "downlink_bytes_total"),
     *("seconds", "compile_seconds", "device_seconds", "host_seconds", "eval_seconds"),
 }
@@ -92,6 +94,8 @@ def test_metric_lines_have_their_keys(run):
         assert set(line) == KEYS
         assert all(0 <= line[metric] <= 1 for metric in METRICS)
         assert sum(line["cluster_sizes"]) == 40
+        assert line["communities"] == len(line["cluster_sizes"]) == 5
+        assert 0 <= line["nmi"] <= 1
 
 
 def test_the_configuration_is_resolved(run):

@@ -1,0 +1,34 @@
+"""Named settings of methods, found by a search that a benchmark can repeat.
+
+A preset changes defaults only: options given beside it win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedjax_rec.data.options import check_choice
+from fedjax_rec.errors import InputError
+
+__all__ = ["PRESETS", "preset_options"]
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "alignfedrec": {},
+}
+"""Method -> preset -> options that differ from the method's defaults."""
+
+
+def preset_options(method: str, preset: str | None) -> Mapping[str, Any]:
+    """The options of a method's preset; none for None.
+
+    Raises:
+      InputError: a preset that the method does not have, with the nearest that it has.
+    """
+    if preset is None:
+        return {}
+    known = PRESETS.get(method, {})
+    if not known:
+        raise InputError(f"{method} has no presets: leave out preset={preset!r}")
+    check_choice("preset", preset, known)
+    return known[preset]
