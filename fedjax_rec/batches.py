@@ -136,6 +136,7 @@ def for_each_batch(
     negatives: int,
     batch_size: int,
     epochs: int,
+    samples_key: jax.Array | None = None,
 ) -> Carry:
     """Runs ``step`` over every batch of every epoch of a client's round.
 
@@ -152,8 +153,12 @@ def for_each_batch(
       negatives: negatives a positive.
       batch_size: B.
       epochs: local epochs.
+      samples_key: of the negatives' draw; None: one of the round's own. A key that stays the same
+        gives the same negatives in every round.
     """
-    samples = draw_samples(jax.random.fold_in(key, 0), data, num_items, negatives)
+    if samples_key is None:
+        samples_key = jax.random.fold_in(key, 0)
+    samples = draw_samples(samples_key, data, num_items, negatives)
     total = samples.items.shape[0]
     padding = -total % batch_size
     used = data.positives * (1 + negatives)

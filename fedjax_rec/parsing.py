@@ -118,6 +118,7 @@ def _one_line(box: str, prog: str, arguments: Sequence[str]) -> str:
     hint = " ".join(others)
     message = message.replace("\n", " ").strip().rstrip(".")
     message = re.sub(r"^Error parsing (-\S+):", r"\1:", message)
+    message = re.sub(r"^Error parsing [^-\s]\S*: ", "", message)  # tyro's name of a dataclass
     message = re.sub(
         r"^Missing value for argument '(.*)'. Expected 1 values", r"\1: no value", message
     )

@@ -43,7 +43,7 @@ def make_problem(
       split: "loo" (needs timestamps) or "ratio" (the dataset's own where it has one).
       protocol: which items training negatives avoid, see `Problem`.
       clients: number of clients; None: the dataset's own grouping, or one a user.
-      client_limit: use the first N clients only.
+      client_limit: use the first N clients only; all items stay.
       seed: of the ratio split and of the candidates, 0 or more.
 
     Returns:

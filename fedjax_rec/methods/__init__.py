@@ -8,9 +8,15 @@ from typing import Any, NamedTuple
 
 from fedjax_rec.data.options import check_choice, did_you_mean
 from fedjax_rec.errors import InputError
+from fedjax_rec.methods.alignfedrec import AlignFedRecConfig
+from fedjax_rec.methods.alignfedrec import alignfedrec as _alignfedrec
 from fedjax_rec.methods.cgfedrec import CGFedRecConfig
 from fedjax_rec.methods.cgfedrec import cgfedrec as _cgfedrec
 from fedjax_rec.methods.contract import Broadcast, EvaluateAt, Info, Method, Traffic
+from fedjax_rec.methods.fedcia import FedCIAConfig
+from fedjax_rec.methods.fedcia import fedcia as _fedcia
+from fedjax_rec.methods.fedcia_gf import FedCIAGFConfig
+from fedjax_rec.methods.fedcia_gf import fedcia_gf as _fedcia_gf
 from fedjax_rec.methods.fedmf import FedMFConfig
 from fedjax_rec.methods.fedmf import fedmf as _fedmf
 from fedjax_rec.methods.local import LocalConfig
@@ -19,8 +25,10 @@ from fedjax_rec.methods.pfedrec import PFedRecConfig
 from fedjax_rec.methods.pfedrec import pfedrec as _pfedrec
 from fedjax_rec.methods.popularity import PopularityConfig
 from fedjax_rec.methods.popularity import popularity as _popularity
+from fedjax_rec.methods.presets import PRESETS, preset_options
 
 __all__ = [
+    "PRESETS",
     "REGISTRY",
     "Broadcast",
     "Entry",
@@ -28,8 +36,11 @@ __all__ = [
     "Info",
     "Method",
     "Traffic",
+    "alignfedrec",
     "build",
     "cgfedrec",
+    "fedcia",
+    "fedcia_gf",
     "fedmf",
     "local",
     "pfedrec",
@@ -47,16 +58,17 @@ class Entry(NamedTuple):
 REGISTRY: dict[str, Entry] = {}
 
 
-def build(name: str, **options: Any) -> Method:
+def build(name: str, *, preset: str | None = None, **options: Any) -> Method:
     """Builds a registered method.
 
     Args:
       name: a key of ``REGISTRY``.
-      **options: fields of its config dataclass; the rest keep their defaults.
+      preset: a key of ``PRESETS[name]``, settings to start from; None: the method's defaults.
+      **options: fields of its config dataclass; the rest keep the preset's values or defaults.
 
     Raises:
-      InputError: an unknown method or option (with the nearest known name), or a value out of
-        range.
+      InputError: an unknown method, preset or option (with the nearest known name), or a value
+        out of range.
 
     Example:
       >>> build("cgfedrec", clusters=20).config.clusters
@@ -71,23 +83,26 @@ def build(name: str, **options: Any) -> Method:
                 f"{option}= is no option of {name}{did_you_mean(option, known)}; "
                 f"it takes {', '.join(known) or 'none'}"
             )
-    return entry.factory(entry.config(**options))
+    return entry.factory(entry.config(**{**preset_options(name, preset), **options}))
 
 
 def _register(name: str, config: type, factory: Callable[[Any], Method]) -> Callable[..., Method]:
-    """Lists a method and returns ``lambda **options: build(name, **options)``, documented."""
+    """Lists a method and returns ``build`` for it alone, documented."""
     REGISTRY[name] = Entry(config, factory)
 
-    def make(**options: Any) -> Method:
-        return build(name, **options)
+    def make(*, preset: str | None = None, **options: Any) -> Method:
+        return build(name, preset=preset, **options)
 
-    make.__name__ = make.__qualname__ = name
+    make.__name__ = make.__qualname__ = name.replace("-", "_")
     make.__doc__ = f"{factory.__doc__}\n\n{config.__doc__}"
     return make
 
 
+alignfedrec = _register("alignfedrec", AlignFedRecConfig, _alignfedrec)
 cgfedrec = _register("cgfedrec", CGFedRecConfig, _cgfedrec)
 pfedrec = _register("pfedrec", PFedRecConfig, _pfedrec)
+fedcia = _register("fedcia", FedCIAConfig, _fedcia)
+fedcia_gf = _register("fedcia-gf", FedCIAGFConfig, _fedcia_gf)
 fedmf = _register("fedmf", FedMFConfig, _fedmf)
 local = _register("local", LocalConfig, _local)
 popularity = _register("popularity", PopularityConfig, _popularity)

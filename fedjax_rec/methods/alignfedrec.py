@@ -29,8 +29,9 @@ class AlignFedRecConfig(LocalTraining):
     """Options of AlignFedRec; the defaults are those that its write-up names.
 
     Attributes:
-      threshold: σ. Similarities below it are not sent, not aligned, and make no edge of the
-        server's graph.
+      threshold: σ. Similarities below it are neither sent nor aligned.
+      graph_threshold: global similarities below it make no edge of the server's graph; unset: σ,
+        as the paper. A mean over clients of whom few know both items of a pair is small.
       contrast_weight: α, weight of the inter-community term L_ICA. The write-up tunes it for each
         dataset in 0.005 … 0.5.
       alignment_weight: β, weight of the similarity term L_GSA.
@@ -53,6 +54,7 @@ class AlignFedRecConfig(LocalTraining):
     item_lr: float | None = 1e-3
     local_epochs: int = 3
     threshold: float = 0.5
+    graph_threshold: float | None = None
     contrast_weight: float = 0.05
     alignment_weight: float = 5.0
     ica: bool = True
@@ -71,6 +73,10 @@ class AlignFedRecConfig(LocalTraining):
         for name in ("contrast_weight", "alignment_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}={getattr(self, name)} must be a finite number, 0 or more")
+        if self.graph_threshold is not None and not 0 < self.graph_threshold <= 1:
+            raise InputError(
+                f"graph_threshold={self.graph_threshold} must be above 0 and at most 1"
+            )
         self.uplink().check()
         self.contrast().check()
         if self.clustering not in ("leiden", "louvain"):
@@ -205,7 +211,8 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
         return server._replace(similarity=similarity, pairs=_pairs(similarity, len(server.labels)))
 
     def between_rounds(rng: np.random.Generator, round_: int, server: Server) -> Server:
-        threshold, seed = config.threshold, int(rng.integers(2**31))
+        seed = int(rng.integers(2**31))
+        threshold = config.graph_threshold or config.threshold
         graph = similarity_graph(
             np.asarray(server.similarity), len(server.labels), threshold=threshold
         )

@@ -21,14 +21,15 @@ from fedjax_rec.methods.contract import (
     weighted_mean,
     weighted_sum,
 )
-from fedjax_rec.methods.local_training import LocalTraining, Uplink, train_locally
+from fedjax_rec.methods.local_training import Uplink
+from fedjax_rec.methods.mf_training import Memory, MFTraining, initial_memory, train_mf
 from fedjax_rec.models import MF, score
 
 __all__ = ["FedMFConfig", "fedmf"]
 
 
 @dataclass(frozen=True)
-class FedMFConfig(LocalTraining, Uplink):
+class FedMFConfig(MFTraining, Uplink):
     """Options of FedMF.
 
     The papers that compare with FedMF name no rates for it in this setting; the defaults are the
@@ -45,6 +46,7 @@ class Server(NamedTuple):
 class Client(NamedTuple):
     user: Any  # MF parameters, one embedding a user
     items: Any  # [m, d] float32 within a round; () between rounds: the next download replaces it
+    memory: Memory
 
 
 def fedmf(config: FedMFConfig) -> Method:
@@ -68,7 +70,8 @@ def fedmf(config: FedMFConfig) -> Method:
 
     def init_client(key: jax.Array, server: Server, num_users: int) -> Client:
         model = MF(num_users, config.init_std)
-        return Client(model.init(key, jnp.int32(0), server.items[:1])["params"], items=())
+        user = model.init(key, jnp.int32(0), server.items[:1])["params"]
+        return Client(user, (), initial_memory(key, user, server.items, config))
 
     def broadcast(server: Server) -> Broadcast:
         return Broadcast(shared=server.items)
@@ -79,11 +82,10 @@ def fedmf(config: FedMFConfig) -> Method:
     def local_update(
         key: jax.Array, client: Client, download: Broadcast, data: ClientData
     ) -> tuple[Client, jax.Array, Info]:
-        model = MF(data.num_users)
-        user, items, info = train_locally(
-            key, model, client.user, client.items, data, config, user_first=False
+        user, items, memory, info = train_mf(
+            key, client.user, client.items, client.memory, data, config
         )
-        return Client(user, items), items, info
+        return Client(user, items, memory), items, info
 
     def retain(client: Client) -> Client:
         return client._replace(items=())
@@ -95,7 +97,7 @@ def fedmf(config: FedMFConfig) -> Method:
         model = MF(client.user["embedding"].shape[0])
         return score(model, client.user, user, client.items)
 
-    def traffic(download: Broadcast, upload: jax.Array) -> Traffic:
+    def traffic(download: Broadcast, upload: jax.Array, sent: None) -> Traffic:
         return Traffic(down=uplink.dense(download.shared), up=uplink.dense(upload))
 
     def item_view(server: Server) -> dict[str, np.ndarray]:

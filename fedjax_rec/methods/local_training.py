@@ -23,7 +23,19 @@ from fedjax_rec.losses import binary_cross_entropy
 from fedjax_rec.methods.contract import Info
 from fedjax_rec.models import LinearHead, score
 
-__all__ = ["LocalTraining", "Uplink", "initial_head", "train_locally"]
+__all__ = [
+    "LocalTraining",
+    "Optimizers",
+    "Trained",
+    "Uplink",
+    "continue_training",
+    "fresh_optimizers",
+    "initial_head",
+    "train_locally",
+]
+
+# (user side, item rows of the batch, batch) -> scalar
+Objective = Callable[[Any, jax.Array, Batch], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,9 @@ class LocalTraining:
       lr: learning rate η of the user side (head or user embedding).
       item_lr_scale: the items' learning rate is η · m · this. The reference setting, 80, makes up
         for the mean over clients of a loss that is itself a mean over a batch.
+      item_lr: the items' learning rate itself; None: η · m · item_lr_scale.
+      weight_decay: λ. Adds λ·x to the gradient of every parameter x that a client trains, its
+        users' side and its whole table of items, in every batch (as torch's optimizers do).
       batch_size: samples a batch.
       negatives: sampled negatives a positive, drawn anew every round.
       local_epochs: passes over the round's samples.
@@ -46,6 +61,8 @@ class LocalTraining:
     optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 0.1
     item_lr_scale: float = 80.0
+    item_lr: float | None = None
+    weight_decay: float = 0.0
     batch_size: int = 256
     negatives: int = 4
     local_epochs: int = 1
@@ -55,11 +72,17 @@ class LocalTraining:
         for name in ("dim", "batch_size", "negatives", "local_epochs"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("lr", "item_lr_scale", "init_std"):
-            if not 0 <= getattr(self, name) < float("inf"):
+        for name in ("lr", "item_lr_scale", "item_lr", "weight_decay", "init_std"):
+            if not 0 <= (getattr(self, name) or 0) < float("inf"):
                 raise InputError(f"{name}={getattr(self, name)} must be a finite number, 0 or more")
         if self.optimizer not in ("sgd", "adam"):
             raise InputError(f"optimizer={self.optimizer!r} is not known: use 'sgd' or 'adam'")
+
+    def items_rate(self, num_items: int) -> float:
+        """The items' learning rate."""
+        if self.item_lr is not None:
+            return self.item_lr
+        return self.lr * num_items * self.item_lr_scale
 
     def initial_items(self, key: jax.Array, num_items: int) -> jax.Array:
         """[m, d] float32 from N(0, init_std²)."""
@@ -106,13 +129,31 @@ def initial_head(key: jax.Array, problem: Problem, dim: int) -> Any:
     return LinearHead(users).init(key, jnp.int32(0), jnp.zeros((1, dim)))["params"]
 
 
-class _Carry(NamedTuple):
+class Optimizers(NamedTuple):
+    """State of a client's optimizers.
+
+    Attributes:
+      user: of the user side.
+      items: of the item table; () under SGD, which has none.
+    """
+
+    user: Any
+    items: Any
+
+
+class Trained(NamedTuple):
+    """What local training leaves: the user side, the [m, d] items, and how it got there."""
+
     user: Any
     items: jax.Array
-    user_optimizer: Any
-    item_optimizer: Any
-    loss: jax.Array
-    batches: jax.Array
+    optimizers: Optimizers
+    info: Info
+
+
+def fresh_optimizers(user: Any, items: jax.Array, options: LocalTraining) -> Optimizers:
+    """Optimizers that have not stepped yet, for a user side and an [m, d] table of items."""
+    user_rule, item_rule = _rules(options, items.shape[0])
+    return Optimizers(user_rule.init(user), () if item_rule is None else item_rule.init(items))
 
 
 def train_locally(
@@ -127,7 +168,7 @@ def train_locally(
     regularizer: Callable[[jax.Array], jax.Array] | None = None,
     regularize: jax.Array | bool = True,
 ) -> tuple[Any, jax.Array, Info]:
-    """Trains one client's user side and item table on its round's batches.
+    """Trains one client's user side and item table on its round's batches, by BCE.
 
     Args:
       key: the client's key for this round.
@@ -135,40 +176,94 @@ def train_locally(
       user: the user side, parameters of ``model``.
       items: [m, d] item table.
       data: the client's positives.
-      options: optimizer, rates, epochs.
+      options: optimizer (rebuilt here), rates, epochs.
+      user_first: as ``continue_training``.
+      regularizer: as ``continue_training``.
+      regularize: as ``continue_training``.
+
+    Returns:
+      The trained user side and [m, d] items, and the mean BCE of the batches.
+    """
+
+    def cross_entropy(user: Any, rows: jax.Array, batch: Batch) -> jax.Array:
+        logits = score(model, user, batch.users, rows)
+        return binary_cross_entropy(logits, batch.labels, batch.mask)
+
+    trained = continue_training(
+        key,
+        cross_entropy,
+        user,
+        items,
+        fresh_optimizers(user, items, options),
+        data,
+        options,
+        user_first=user_first,
+        regularizer=regularizer,
+        regularize=regularize,
+    )
+    return trained.user, trained.items, trained.info
+
+
+class _Carry(NamedTuple):
+    user: Any
+    items: jax.Array
+    optimizers: Optimizers
+    loss: jax.Array
+    batches: jax.Array
+
+
+def continue_training(
+    key: jax.Array,
+    objective: Objective,
+    user: Any,
+    items: jax.Array,
+    optimizers: Optimizers,
+    data: ClientData,
+    options: LocalTraining,
+    *,
+    user_first: bool,
+    regularizer: Callable[[jax.Array], jax.Array] | None = None,
+    regularize: jax.Array | bool = True,
+    samples_key: jax.Array | None = None,
+) -> Trained:
+    """Trains one client's user side and item table, from optimizers that may have a past.
+
+    Args:
+      key: the client's key for this round.
+      objective: (user side, [B, d] item rows, batch) -> the batch's loss.
+      user: the user side, a pytree.
+      items: [m, d] item table.
+      optimizers: as ``fresh_optimizers`` or an earlier call left them.
+      data: the client's positives.
+      options: rates, decay, epochs.
       user_first: step the user side first, and the items on a fresh forward pass (PFedRec and its
         family). False: one joint step from one forward pass (FedMF).
       regularizer: [m, d] -> scalar, a loss on the whole table, added to the items' objective.
       regularize: [] bool, whether there is anything for the regularizer to use yet. Must not
         depend on the client: it skips the work, which a batched condition would not.
+      samples_key: as ``for_each_batch``.
 
     Returns:
-      The trained user side and [m, d] items, and the mean BCE of the batches.
+      What is left after the last batch; ``info.loss`` is the mean objective of the batches.
     """
     num_items = items.shape[0]
-    item_lr = options.lr * num_items * options.item_lr_scale
-    user_rule = _optimizer(options.optimizer, options.lr)
-    # Plain SGD needs no state and leaves untouched rows alone: only its rows are ever written.
-    item_rule = None if options.optimizer == "sgd" else _optimizer(options.optimizer, item_lr)
-
-    def loss_of(user, rows, batch):
-        logits = score(model, user, batch.users, rows)
-        return binary_cross_entropy(logits, batch.labels, batch.mask)
+    item_lr, decay = options.items_rate(num_items), options.weight_decay
+    user_rule, item_rule = _rules(options, num_items)
 
     def step(carry: _Carry, batch: Batch) -> _Carry:
         active = jnp.any(batch.mask)
         rows = carry.items[batch.items]
-        loss, (user_gradient, row_gradient) = jax.value_and_grad(loss_of, argnums=(0, 1))(
+        loss, (user_gradient, row_gradient) = jax.value_and_grad(objective, argnums=(0, 1))(
             carry.user, rows, batch
         )
-        user, user_optimizer = _apply(
-            user_rule, user_gradient, carry.user_optimizer, carry.user, active
+        user, user_state = _apply(
+            user_rule, user_gradient, carry.optimizers.user, carry.user, active
         )
         if user_first:
-            row_gradient = jax.grad(loss_of, argnums=1)(user, rows, batch)
+            row_gradient = jax.grad(objective, argnums=1)(user, rows, batch)
 
         if item_rule is None:
-            table = carry.items
+            table, item_state = carry.items, carry.optimizers.items
             if regularizer is not None:
                 table = jax.lax.cond(
                     regularize,
@@ -176,8 +271,9 @@ def train_locally(
                     lambda e: e,
                     table,
                 )
+            if decay:
+                table = table - jnp.where(active, item_lr * decay, 0.0) * carry.items
             table = table.at[batch.items].add(-item_lr * row_gradient)
-            item_optimizer = carry.item_optimizer
         else:
             gradient = jnp.zeros_like(carry.items)
             if regularizer is not None:
@@ -185,14 +281,13 @@ def train_locally(
                     regularize, jax.grad(regularizer), jnp.zeros_like, carry.items
                 )
             gradient = gradient.at[batch.items].add(row_gradient)
-            table, item_optimizer = _apply(
-                item_rule, gradient, carry.item_optimizer, carry.items, active
+            table, item_state = _apply(
+                item_rule, gradient, carry.optimizers.items, carry.items, active
             )
         return _Carry(
             user,
             table,
-            user_optimizer,
-            item_optimizer,
+            Optimizers(user_state, item_state),
             carry.loss + loss,
             carry.batches + active,
         )
@@ -201,24 +296,33 @@ def train_locally(
         key,
         data,
         step,
-        _Carry(
-            user,
-            items,
-            user_rule.init(user),
-            None if item_rule is None else item_rule.init(items),
-            jnp.float32(0),
-            jnp.float32(0),
-        ),
+        _Carry(user, items, optimizers, jnp.float32(0), jnp.float32(0)),
         num_items=num_items,
         negatives=options.negatives,
         batch_size=options.batch_size,
         epochs=options.local_epochs,
+        samples_key=samples_key,
     )
-    return carry.user, carry.items, Info(carry.loss / jnp.maximum(carry.batches, 1))
+    info = Info(carry.loss / jnp.maximum(carry.batches, 1))
+    return Trained(carry.user, carry.items, carry.optimizers, info)
 
 
-def _optimizer(name, lr):
-    return optax.sgd(lr) if name == "sgd" else optax.adam(lr)
+def _rules(options, num_items):
+    """The user side's and the items' optimizer; None for items under SGD.
+
+    Plain SGD needs no state and leaves untouched rows alone: only its rows are ever written.
+    """
+    user = _optimizer(options.optimizer, options.lr, options.weight_decay)
+    if options.optimizer == "sgd":
+        return user, None
+    rate = options.items_rate(num_items)
+    return user, _optimizer(options.optimizer, rate, options.weight_decay)
+
+
+def _optimizer(name, lr, decay):
+    rule = optax.sgd(lr) if name == "sgd" else optax.adam(lr)
+    # Before Adam's moments, as torch has it: this is L2 regularization, not AdamW.
+    return optax.chain(optax.add_decayed_weights(decay), rule) if decay else rule
 
 
 def _apply(rule, gradient, state, parameters, active):

@@ -1,5 +1,6 @@
 """``fedjax-rec run``: every method and option, and what a run leaves behind."""
 
+import dataclasses
 import json
 import re
 
@@ -25,13 +26,6 @@ DATA_AND_RUN_OPTIONS = (
     *("seed", "eval-every", "chunk", "evaluate-at", "checkpoint-every", "out", "resume", "debug"),
     *("devices", "label", "no-report", "quiet"),
 )
-TRAINING_OPTIONS = (
-    *("optimizer", "lr", "item-lr-scale", "dim", "batch-size", "negatives", "local-epochs"),
-)
-CGFEDREC_OPTIONS = (
-    *("clusters", "contrast-weight", "temperature", "base-temperature", "init-std", "clustering"),
-    *("bits", "clip", "laplace", "anchors", "similarity-threshold"),
-)
 
 
 def config(folder):
@@ -48,14 +42,16 @@ def run(tmp_path_factory):
 
 
 def test_help_names_every_option(capsys):
-    for method in REGISTRY:
+    for method, entry in REGISTRY.items():
         with pytest.raises(SystemExit) as end:
             here("run", method, "--help")
         assert end.value.code == 0
         told = capsys.readouterr().out
-        wanted = DATA_AND_RUN_OPTIONS
-        wanted += TRAINING_OPTIONS if method != "popularity" else ()
-        wanted += CGFEDREC_OPTIONS if method == "cgfedrec" else ()
+        own = dataclasses.asdict(entry.config())
+        switched_off = (f"no-{name}" for name, value in own.items() if value is True)
+        settings = (name for name, value in own.items() if value is not True)
+        wanted = [*DATA_AND_RUN_OPTIONS, *switched_off, *settings]
+        wanted = [name.replace("_", "-") for name in wanted]
         missing = [name for name in wanted if not re.search(rf"--{name}\b", told)]
         assert not missing, (method, missing)
         assert "``" not in told

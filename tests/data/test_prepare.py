@@ -83,6 +83,7 @@ def test_a_limit_changes_nothing_for_those_who_stay() -> None:
         check(part)
         assert part.num_clients == 3
         assert part.num_users == 15
+        assert part.num_items == whole.num_items
         for user in range(15):
             assert part.train[user].tolist() == whole.train[user].tolist()
         if split == "loo":

@@ -10,7 +10,7 @@ import pytest
 from fedjax_rec import methods, tiles
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import cosine_similarity
-from fedjax_rec.server import EmptyGraphWarning, communities
+from fedjax_rec.server import EmptyGraphWarning, communities, modularity
 from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine
 from tests.problems import small
@@ -53,6 +53,16 @@ def test_labels_are_the_communities_of_the_thresholded_mean() -> None:
     found = engine.method.diagnostics(state.server)
     assert 0 < found["modularity"] < 1
     assert found["similar_pairs"] == int(state.server.pairs)
+
+
+def test_the_graph_can_have_a_threshold_of_its_own() -> None:
+    _, alike, _ = rounds(1)
+    engine, state, _ = rounds(1, graph_threshold=0.05)
+    np.testing.assert_array_equal(state.server.similarity, alike.server.similarity)
+    mean = np.asarray(tiles.unpack(state.server.similarity, 40))
+    assert np.count_nonzero(mean >= 0.05) > np.count_nonzero(mean >= 0.5)
+    found = modularity(mean, np.asarray(state.server.labels), threshold=0.05)
+    assert engine.method.diagnostics(state.server)["modularity"] == pytest.approx(found, rel=1e-5)
 
 
 def test_the_first_round_is_plain_and_the_second_aligned() -> None:
@@ -150,6 +160,7 @@ def test_score_is_a_linear_layer_on_both_vectors() -> None:
     [
         ({"threshold": 0.0}, "threshold=0.0 must be above 0 and at most 1"),
         ({"threshold": 1.5}, "threshold=1.5"),
+        ({"graph_threshold": 0.0}, "graph_threshold=0.0 must be above 0 and at most 1"),
         ({"contrast_weight": -0.1}, "contrast_weight=-0.1 must be a finite number, 0 or more"),
         ({"alignment_weight": -5.0}, "alignment_weight=-5.0"),
         ({"alignment_weight": float("nan")}, "alignment_weight=nan"),

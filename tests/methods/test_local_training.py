@@ -138,7 +138,7 @@ def test_adam_against_optax_on_dense_gradients(name) -> None:
         download = Broadcast(Labels(jnp.asarray(LABELS), jnp.bool_(True)))
     trained, _, _ = _run(method, client, download, data)
 
-    user, items = client
+    user, items = client[:2]
     user_rule, item_rule = optax.adam(0.3), optax.adam(0.3 * ITEMS * 0.001)
 
     def loss(user, items, batch):

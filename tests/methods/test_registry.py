@@ -21,8 +21,8 @@ def test_defaults_are_the_reference_hyper_parameters() -> None:
 
 @pytest.mark.parametrize("name", methods.REGISTRY)
 def test_every_method_has_a_documented_function_of_its_name(name) -> None:
-    function = getattr(methods, name)
-    assert function().name == name == function.__name__
+    function = getattr(methods, name.replace("-", "_"))
+    assert function().name == name == function.__name__.replace("_", "-")
     assert function().config == methods.REGISTRY[name].config()
     assert "Args:" in function.__doc__
 
