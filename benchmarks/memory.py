@@ -1,8 +1,8 @@
-"""Memory: one contrastive loss + gradient, and a whole CGFedRec run on ML-100K.
+"""Memory: pairwise losses and their gradients, and whole runs of CGFedRec and AlignFedRec.
 
-The first figure is the compiler's own account of temporary memory (inputs and outputs apart), so
-it is exact and shows that no m × m array exists at m = 12,454 (620 MB in float32). The second is
-the peak resident set of the installed command in a process of its own.
+Temporary memory is the compiler's own account (inputs and outputs apart, so beyond M_g), exact: it
+shows that no m × m array exists at m = 12,454 (620 MB in float32). A run's figure is the peak
+resident set of the installed command in a process of its own.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import peak_rss
 from harness import Options, Table, main
 
 from fedjax_rec.errors import InputError
-from fedjax_rec.losses import supervised_contrastive
+from fedjax_rec.losses import AlignmentTerm, ContrastTerm, structural_loss
+from fedjax_rec.tiles import grid
 
-__all__ = ["MemoryOptions", "contrastive_temporaries", "run"]
+__all__ = ["MemoryOptions", "gradient_temporaries", "run"]
 
 MB = 1e6
 
@@ -30,53 +31,70 @@ class MemoryOptions(Options):
     """Options of the memory benchmark.
 
     Attributes:
-      rounds: of the whole run; its peak is reached within the first few.
+      rounds: of the ML-100K run; its peak is reached within the first few.
+      runs: whose whole runs to measure.
     """
 
     rounds: int = 3
+    runs: tuple[str, ...] = ("cgfedrec", "alignfedrec")
 
 
 def run(options: MemoryOptions) -> Table:
-    """Measures both; one row each."""
-    table = Table("memory", "Memory of CGFedRec (megabytes, 10^6 bytes)", options)
-    for num_items, dim, limit in ((12_454, 64, 128.0), (1_682, 32, None)):
-        measured = contrastive_temporaries(num_items, dim) / MB
-        _add(
-            table,
-            f"temporaries of one contrastive gradient, m={num_items:,} d={dim}",
-            measured,
-            limit,
-        )
-    command = [_installed_command(), "run", "cgfedrec", "--seed", str(options.seed)]
-    if options.toy:
-        command += ["--data", "synthetic", "--rounds", "1"]
-        what = "synthetic data"
-    else:
-        command += ["--data", "ml-100k", "--rounds", str(options.rounds)]
-        what = "ML-100K"
-    with tempfile.TemporaryDirectory() as folder:
-        measured = peak_rss.measure([*command, "--out", str(Path(folder) / "run")]).peak_rss_bytes
-    _add(table, f"peak resident set of `fedjax-rec run cgfedrec`, {what}", measured / MB, 1500.0)
+    """Measures all of it; one row each."""
+    table = Table("memory", "Memory (megabytes, 10^6 bytes)", options)
+    gradients = (
+        ("one contrastive gradient", 12_454, 64, False, 128.0),
+        ("one contrastive gradient", 1_682, 32, False, None),
+        ("one contrastive and alignment gradient, beyond M_g", 12_454, 64, True, 256.0),
+        ("one contrastive and alignment gradient, beyond M_g", 1_682, 64, True, None),
+    )
+    for what, items, dim, align, limit in gradients:
+        measured = gradient_temporaries(items, dim, align=align) / MB
+        _add(table, f"temporaries of {what}, m={items:,} d={dim}", measured, limit)
+
+    toy = ["--data", "synthetic", "--rounds", "1"]
+    ml_100k = ["--data", "ml-100k", "--rounds", str(options.rounds)]
+    lastfm = ["--data", "lastfm-2k", "--split", "ratio", "--client-limit", "100", "--rounds", "2"]
+    runs = (("cgfedrec", ml_100k, 1500.0), ("alignfedrec", lastfm, 24_000.0))
+    for name, arguments, limit in runs:
+        if name not in options.runs:
+            continue
+        arguments = [name, *(toy if options.toy else arguments)]
+        command = [_installed_command(), "run", *arguments, "--seed", str(options.seed)]
+        with tempfile.TemporaryDirectory() as folder:
+            measured = peak_rss.measure([*command, "--out", str(Path(folder) / "run")])
+        what = f"peak resident set of `fedjax-rec run {' '.join(arguments)}`"
+        _add(table, what, measured.peak_rss_bytes / MB, limit)
     return table
 
 
-def contrastive_temporaries(num_items: int, dim: int) -> int:
-    """Bytes of temporary memory of one compiled contrastive loss + gradient.
+def gradient_temporaries(num_items: int, dim: int, *, align: bool) -> int:
+    """Bytes of temporary memory of one compiled pairwise loss + gradient.
 
     Args:
       num_items: m.
       dim: d.
+      align: whether the alignment to M_g is part of the loss beside the contrastive term.
 
     Raises:
       RuntimeError: if this backend keeps no account of its memory.
     """
 
-    def loss(embeddings: jax.Array, labels: jax.Array) -> jax.Array:
-        return supervised_contrastive(embeddings, labels, temperature=0.1, base_temperature=0.5)
+    def loss(embeddings: jax.Array, labels: jax.Array, similarity: jax.Array) -> jax.Array:
+        return structural_loss(
+            embeddings,
+            labels=labels,
+            contrast=ContrastTerm(),
+            global_similarity=similarity if align else None,
+            alignment=AlignmentTerm(threshold=0.5) if align else None,
+        )
 
-    embeddings = jax.ShapeDtypeStruct((num_items, dim), jnp.float32)
-    labels = jax.ShapeDtypeStruct((num_items,), jnp.int32)
-    compiled = jax.jit(jax.value_and_grad(loss)).lower(embeddings, labels).compile()
+    arguments = (
+        jax.ShapeDtypeStruct((num_items, dim), jnp.float32),
+        jax.ShapeDtypeStruct((num_items,), jnp.int32),
+        jax.ShapeDtypeStruct(grid(num_items).shape, jnp.float32),
+    )
+    compiled = jax.jit(jax.value_and_grad(loss)).lower(*arguments).compile()
     account = compiled.memory_analysis()
     if account is None:
         raise RuntimeError(f"no memory analysis on {jax.default_backend()}: run this on CPU")

@@ -1,15 +1,24 @@
 """Every benchmark runs at toy size, and its table says what it measured."""
 
+import dataclasses
 import json
 import math
 
+import alignfedrec_ml100k
+import alignfedrec_search
 import cgfedrec_ml100k
 import client_sweep
+import communities
+import fedcia_ml100k
 import gpu
 import harness
 import leak_detector
 import memory
 import pytest
+import similarity_budget
+import structure_speed
+
+from fedjax_rec import methods
 
 
 def checked(table: harness.Table, folder) -> list[dict]:
@@ -93,7 +102,8 @@ def test_cgfedrec_ml100k(tmp_path):
 
 
 def test_a_contrastive_gradient_at_scale_needs_no_matrix_of_all_pairs():
-    assert memory.contrastive_temporaries(12_454, 64) < 128e6
+    assert memory.gradient_temporaries(12_454, 64, align=False) < 128e6
+    assert memory.gradient_temporaries(12_454, 64, align=True) < 256e6
 
 
 def test_memory(tmp_path):
@@ -135,3 +145,188 @@ def test_gpu_without_the_data_says_what_it_ran_on(tmp_path, monkeypatch):
     assert (data.num_users, data.num_items) == (943, 1682)
     assert "Synthetic" in table.notes[0]
     assert "FEDJAX_REC_DATA" in table.notes[0]
+
+
+def test_communities(tmp_path):
+    table = communities.run(communities.CommunitiesOptions(toy=True, results=tmp_path, turns=1))
+    rows = checked(table, tmp_path)
+    assert [row["graph"] for row in rows] == ["planted", "planted", "all pairs", "all pairs"]
+    assert [row["edges"] for row in rows] == [8_000, 8_000, 1_770, 1_770]
+    assert all(row["NMI"] > 0.9 for row in rows[:2])
+    assert all(row["verdict"] == "ok" for row in rows)
+
+
+def test_communities_refuses_more_edges_than_there_is_room_for(tmp_path):
+    options = communities.CommunitiesOptions(results=tmp_path, items=100, edges=5_000, groups=10)
+    with pytest.raises(harness.InputError, match="use 250 edges or fewer"):
+        communities.run(options)
+
+
+def test_similarity_budget(tmp_path):
+    options = similarity_budget.BudgetOptions(
+        toy=True,
+        results=tmp_path,
+        parts=tmp_path / "parts",
+        catalogues=("ml-100k",),
+        init_stds=(0.01,),
+        thresholds=(0.3,),
+        trained_bits=(32, 4),
+    )
+    table = similarity_budget.run(options)
+    rows = checked(table, tmp_path)
+    assert [(row["kind"], row["by"]) for row in rows] == [
+        ("measured", "alignfedrec"),
+        ("measured", "alignfedrec"),  # for longer
+        ("measured", "alignfedrec-no-gsa"),
+        ("measured", "pfedrec"),
+        ("trained", "alignfedrec"),
+    ]
+    assert (tmp_path / "similarity_budget.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "parts").exists()  # toy figures are not kept
+    for row in rows:
+        assert 0 < row["pairs"] <= row["M_g pairs"] <= 60 * 59 / 2
+        assert row["up B, 4 bit"] <= row["up B, 8 bit"] <= row["up B, 32 bit"]
+    assert 0 <= rows[-1]["HR@10, 32 bit"] <= 100
+    assert rows[-1]["HR@10, 8 bit"] is None  # that width was not trained
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):
+    calls = []
+
+    def measure(subject, thresholds, options):
+        calls.append(subject)
+        return {"items": 4, "dim": 2, "counts": [[3, 1]], "union": [3, 1], "sent_bytes": 1}
+
+    monkeypatch.setattr(similarity_budget, "_measure", measure)
+    options = similarity_budget.BudgetOptions(
+        results=tmp_path,
+        parts=tmp_path / "parts",
+        catalogues=("amazon", "synthetic-4"),
+        thresholds=(0.2, 0.5),
+    )
+    first = similarity_budget.run(options).rows
+    assert len(calls) == 3  # amazon from two initial scales
+    assert similarity_budget.run(options).rows == first
+    assert len(calls) == 3
+    similarity_budget.run(dataclasses.replace(options, seed=1))
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"catalogues": ("netflix",)}, "--catalogues netflix: choose from ml-100k"),
+        ({"catalogues": ("synthetic-many",)}, "--catalogues synthetic-many"),
+        ({"trained_bits": (16,)}, "--trained-bits 16: choose from 32, 8, 4"),
+        ({"thresholds": (0.5, 0.2)}, "--thresholds"),
+        ({"rounds": 0}, "--rounds 0 must be 1 or more"),
+    ],
+)
+def test_similarity_budget_refuses_what_it_cannot_measure(tmp_path, wrong, message):
+    with pytest.raises(harness.InputError, match=message):
+        similarity_budget.run(similarity_budget.BudgetOptions(results=tmp_path, **wrong))
+
+
+def test_alternatives_by_hand():
+    assert similarity_budget.alternatives(1_682, 64) == {
+        "id": 1_682 * 64 * 4,
+        "labels": 1_262,  # 6 bits each
+        "codebook": 3 * 256 * 64 * 4,
+    }
+
+
+def test_alignment(tmp_path):
+    pytest.importorskip("torch", reason="the reference needs PyTorch: .[benchmark]")
+    import alignment
+
+    table = alignment.run(alignment.AlignmentOptions(toy=True, results=tmp_path, turns=2))
+    (row,) = checked(table, tmp_path)
+    assert row["relative difference"] < 1e-4  # both sides took the same steps
+    assert row["ratio"] == pytest.approx(row["reference s"] / row["ours s"])
+    assert row["ours s"] > row["eigenproblem s"]
+    assert any("extrapolated" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"ours_clients": 0}, {"torch_threads": 0}])
+def test_alignment_refuses_what_it_cannot_time(tmp_path, wrong):
+    pytest.importorskip("torch", reason="the reference needs PyTorch: .[benchmark]")
+    import alignment
+
+    with pytest.raises(harness.InputError):
+        alignment.run(alignment.AlignmentOptions(toy=True, results=tmp_path, **wrong))
+
+
+def test_fedcia_ml100k(tmp_path):
+    options = fedcia_ml100k.FedCIAOptions(
+        toy=True, results=tmp_path, rounds=2, clients=(100,), methods=("fedcia", "fedcia-gf")
+    )
+    rows = checked(fedcia_ml100k.run(options), tmp_path)
+    assert [row["method"] for row in rows] == ["fedcia", "fedcia (published)", "fedcia-gf"]
+    assert [row["rounds"] for row in rows if "rounds" in row] == [2, 1]
+    assert all(0 <= row["Recall@10"] <= 100 for row in rows)
+
+
+def test_fedcia_ml100k_stops_early_and_goes_on_from_disk(tmp_path, monkeypatch):
+    """Two stages of two rounds with a patience of one; called again, it trains nothing more."""
+    options = fedcia_ml100k.FedCIAOptions(
+        results=tmp_path,
+        runs=tmp_path / "runs",
+        clients=(943,),
+        methods=("local-mf",),
+        dim=4,
+        rounds=40,
+        stage=2,
+        patience=1,
+    )
+    toy = harness.Options(toy=True)
+    monkeypatch.setattr(fedcia_ml100k, "dataset", lambda name, _: harness.dataset(name, toy))
+    (first,) = fedcia_ml100k.run(options).rows
+    assert first["rounds"] - first["best"] >= 1
+    assert first["rounds"] < 40
+    (again,) = fedcia_ml100k.run(options).rows
+    assert again == first
+
+
+@pytest.mark.parametrize("wrong", [{"methods": ("pfedrec",)}, {"clients": (7,)}, {"stage": 3}])
+def test_fedcia_ml100k_refuses_what_it_does_not_know(tmp_path, wrong):
+    with pytest.raises(harness.InputError):
+        fedcia_ml100k.run(fedcia_ml100k.FedCIAOptions(toy=True, results=tmp_path, **wrong))
+
+
+def test_structure_speed(tmp_path):
+    options = structure_speed.StructureOptions(toy=True, results=tmp_path, turns=1, dim=4)
+    rows = checked(structure_speed.run(options), tmp_path)
+    assert [row["form"] for row in rows][:3] == [
+        "CGFedRec",
+        "AlignFedRec",
+        "AlignFedRec without its uplink",
+    ]
+    base = rows[0]["device s"]
+    assert all(row["of CGFedRec"] == pytest.approx(row["device s"] / base) for row in rows)
+
+
+def test_alignfedrec_ml100k(tmp_path):
+    options = alignfedrec_ml100k.AlignOptions(
+        toy=True, results=tmp_path, rounds=1, preset_rounds=1, pfedrec_rounds=1
+    )
+    rows = checked(alignfedrec_ml100k.run(options), tmp_path)
+    names = [row["method"] for row in rows if row["protocol"] == "published"]
+    assert names == [
+        "AlignFedRec",
+        "without ICA",
+        "without GSA",
+        "local-only (without both)",
+        "PFedRec",
+        "popularity",
+    ]
+    assert len(rows) == 2 * len(names) + len(methods.PRESETS["alignfedrec"])
+
+
+def test_alignfedrec_search(tmp_path):
+    options = alignfedrec_search.SearchOptions(
+        toy=True, results=tmp_path, trials=1, rounds=1, dim=4
+    )
+    rows = checked(alignfedrec_search.run(options), tmp_path)
+    assert [row["trial"] for row in rows] == ["write-up", "write-up, std 0.01", "draw 0"]
+    drawn = alignfedrec_search.draw(0, seed=0)
+    assert {key: rows[-1][key] for key in drawn} == drawn
