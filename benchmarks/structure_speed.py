@@ -39,7 +39,7 @@ class StructureOptions(Options):
 
     turns: int = 3
     dim: int = 64
-    local_epochs: int = 2
+    local_epochs: int = 1
 
 
 def run(options: StructureOptions) -> Table:
@@ -61,8 +61,6 @@ def run(options: StructureOptions) -> Table:
         "CGFedRec": fedjax_rec.methods.cgfedrec(clusters=clusters, **common),
         "AlignFedRec": align(**common),
         "AlignFedRec without its uplink": _silent(align(**common)),
-        "AlignFedRec without ICA": align(ica=False, **common),
-        "AlignFedRec without GSA": align(gsa=False, **common),
     }
     engines = {name: Engine(method, problem, mesh) for name, method in forms.items()}
     states: dict[str, State] = {name: engine.initial_state() for name, engine in engines.items()}

@@ -18,6 +18,8 @@ from fedjax_rec.reports.clusters import (
 )
 from fedjax_rec.reports.plots import (
     Ranking,
+    communities_over_rounds,
+    community_panels,
     panel_metrics,
     scores_over_bytes,
     scores_over_rounds,
@@ -91,9 +93,36 @@ def report_figures(runs: Sequence[Run]) -> list[Picture]:
                 lambda theme: wall_time(timed, theme),
             )
         )
+    if columns := community_panels(runs):
+        pictures.append(
+            _picture(
+                "communities",
+                "Communities over rounds",
+                _community_caption(columns),
+                lambda theme: communities_over_rounds(runs, theme),
+            )
+        )
     for index, (run, name) in enumerate(zip(runs, display_names(runs), strict=True), start=1):
         pictures += _cluster_pictures(run, name, index)
     return pictures
+
+
+def _community_caption(columns: Sequence[str]) -> str:
+    caption = (
+        "The groups of items that the server finds between rounds; k-means is told their number, "
+        "community detection finds it. The dot is the round that validation chose."
+    )
+    if "modularity" in columns:
+        caption += (
+            " Modularity is how much more of the items' similarity lies inside the groups than "
+            "in a random graph of the same degrees (0: no more); a gap is a graph without edges."
+        )
+    if "nmi" in columns:
+        caption += (
+            " NMI is the normalized mutual information with the planted clusters (0: none "
+            "recovered, 1: all)."
+        )
+    return caption
 
 
 def _cluster_pictures(run: Run, name: str, index: int) -> list[Picture]:

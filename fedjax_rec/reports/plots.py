@@ -1,4 +1,4 @@
-"""Figures that compare runs: scores over rounds, scores over bytes, where the time went."""
+"""Figures that compare runs: scores over rounds and bytes, item communities, wall time."""
 
 from __future__ import annotations
 
@@ -26,10 +26,23 @@ from fedjax_rec.reports.theme import (
 from fedjax_rec.reports.words import CHANCE
 from fedjax_rec.units import human_bytes, human_seconds
 
-__all__ = ["Ranking", "panel_metrics", "scores_over_rounds", "scores_over_bytes", "wall_time"]
+__all__ = [
+    "Ranking",
+    "panel_metrics",
+    "scores_over_rounds",
+    "scores_over_bytes",
+    "wall_time",
+    "community_panels",
+    "communities_over_rounds",
+]
 
 Ranking = Literal["uni99", "full"]
 _TITLES = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "recall@10": "Recall@10"}
+_COMMUNITY_TITLES = {
+    "communities": "Communities",
+    "modularity": "Modularity",
+    "nmi": "NMI with the truth",
+}
 _TIME_PARTS = (
     ("compile", "compile_seconds"),
     ("device", "device_seconds"),
@@ -169,8 +182,55 @@ def wall_time(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+def community_panels(runs: Sequence[Run]) -> list[str]:
+    """The columns that the figure of the communities shows, empty where no run has any.
+
+    Args:
+      runs: the runs of the report.
+    """
+    return [name for name in _COMMUNITY_TITLES if any(_groups_items(run, name) for run in runs)]
+
+
+def communities_over_rounds(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
+    """The server's item communities over rounds: their number, modularity, and NMI if known.
+
+    One panel a column of ``community_panels``. The values come from the validation rows (those of
+    the test split are the same); a dot marks the round validation chose. A line has a gap where a
+    round has no value, such as the modularity of a graph without edges.
+
+    Args:
+      runs: at least one run that has communities; the others keep their colours and stay out.
+      theme: colours.
+    """
+    names = community_panels(runs)
+    figure = new_figure(3.2, theme)
+    panels = figure.subplots(1, len(names), sharex=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        drawn = []
+        for run, style in zip(runs, line_styles(runs, theme), strict=True):
+            if _groups_items(run, name):
+                rows = run.validation_rows
+                values = rows[name].astype(float)
+                drawn.append(values)
+                _curve(axes, rows["round"], values, run.best_round, rows, style, theme)
+                _mark_lonely(axes, rows["round"], values, style)
+        dress(axes, theme, title=_COMMUNITY_TITLES[name])
+        axes.set_xlabel("round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, steps=[1, 2, 5, 10]))
+        whole = name == "communities"
+        axes.yaxis.set_major_locator(MaxNLocator(integer=whole, nbins=6, steps=[1, 2, 5, 10]))
+        _from_zero(axes, pd.concat(drawn))
+    shown = [run for run in runs if any(_groups_items(run, name) for name in names)]
+    _legend(figure, shown, runs, theme)
+    return figure
+
+
 def _has(run: Run, metric: str) -> bool:
     return metric in run.history and bool(run.test_rows[metric].notna().any())
+
+
+def _groups_items(run: Run, name: str) -> bool:
+    return name in run.history and bool(run.validation_rows[name].notna().any())
 
 
 def _draw(
@@ -185,6 +245,19 @@ def _draw(
     if len(x) == 1:
         axes.axhline(float(y.iloc[0]), color=style.color, linestyle=style.dashes, linewidth=1.8)
         return
+    _curve(axes, x, y, best_round, rows, style, theme)
+
+
+def _curve(
+    axes: Axes,
+    x: pd.Series,
+    y: pd.Series,
+    best_round: int,
+    rows: pd.DataFrame,
+    style: LineStyle,
+    theme: Theme,
+) -> None:
+    """A line, and a dot at the best round."""
     axes.plot(x, y, color=style.color, linestyle=style.dashes, linewidth=1.8)
     chosen = (rows["round"] == best_round).to_numpy()
     axes.plot(
@@ -198,6 +271,19 @@ def _draw(
         markeredgewidth=1.2,
         zorder=5,
     )
+
+
+def _mark_lonely(axes: Axes, x: pd.Series, y: pd.Series, style: LineStyle) -> None:
+    """Dots where both neighbours are missing: no line reaches these."""
+    lonely = y.notna() & y.shift(1).isna() & y.shift(-1).isna()
+    axes.plot(x[lonely], y[lonely], linestyle="", marker=".", markersize=5, color=style.color)
+
+
+def _from_zero(axes: Axes, values: pd.Series) -> None:
+    """A scale that holds zero, so that heights compare; modularity may lie below it."""
+    low, high = min(0.0, values.min()), max(0.0, values.max())
+    margin = 0.08 * ((high - low) or 1.0)
+    axes.set_ylim(low - margin if low < 0 else 0.0, high + margin)
 
 
 def _reference_line(axes: Axes, score: float, name: str, style: LineStyle) -> None:

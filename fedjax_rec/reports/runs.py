@@ -18,6 +18,8 @@ __all__ = ["Run", "ItemEmbeddings", "load_run", "display_names"]
 
 _SELECTION = {"loo": "hr@10/uni99", "ratio": "recall@10/full"}
 _PROTOCOLS = ("leak-free", "published")
+# Of the server's item groups; the figure of the communities draws them.
+_GROUP_KEYS = ("communities", "modularity", "nmi")
 # Summed over the evaluated rounds, these give the totals of an unfinished run.
 _SECONDS = {
     "seconds": "wall_seconds",
@@ -131,6 +133,11 @@ class Run:
     def test_rows(self) -> pd.DataFrame:
         """The history of the test split, one row per evaluated round, ascending."""
         return self.history[self.history["split"] == "test"].sort_values("round")
+
+    @property
+    def validation_rows(self) -> pd.DataFrame:
+        """The history of the validation split, one row per evaluated round, ascending."""
+        return self.history[self.history["split"] == "val"].sort_values("round")
 
     def total(self, key: str) -> float | None:
         """A number of the summary (``"wall_seconds"``, ...), None where the run has none."""
@@ -312,7 +319,11 @@ def _parse_row(line: str) -> dict[str, Any]:
     if row.get("split") not in ("val", "test"):
         raise ValueError(f"key 'split' is {row.get('split')!r}, not 'val' or 'test'")
     for key, value in row.items():
-        measured = "@" in key or key.endswith(("_bytes", "_bytes_total", "seconds", "_loss"))
+        measured = (
+            "@" in key
+            or key in _GROUP_KEYS
+            or key.endswith(("_bytes", "_bytes_total", "seconds", "_loss"))
+        )
         if measured and value is not None and not isinstance(value, int | float):
             raise ValueError(f"key '{key}' is {value!r}, not a number")
     return row

@@ -179,7 +179,7 @@ def test_similarity_budget(tmp_path):
         ("measured", "alignfedrec"),  # for longer
         ("measured", "alignfedrec-no-gsa"),
         ("measured", "pfedrec"),
-        ("trained", "alignfedrec"),
+        ("trained", "preset leak-free"),
     ]
     assert (tmp_path / "similarity_budget.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "parts").exists()  # toy figures are not kept
@@ -307,7 +307,12 @@ def test_structure_speed(tmp_path):
 
 def test_alignfedrec_ml100k(tmp_path):
     options = alignfedrec_ml100k.AlignOptions(
-        toy=True, results=tmp_path, rounds=1, preset_rounds=1, pfedrec_rounds=1
+        toy=True,
+        results=tmp_path,
+        rounds=1,
+        leak_free_rounds=1,
+        preset_rounds=1,
+        pfedrec_rounds=1,
     )
     rows = checked(alignfedrec_ml100k.run(options), tmp_path)
     names = [row["method"] for row in rows if row["protocol"] == "published"]
@@ -327,6 +332,10 @@ def test_alignfedrec_search(tmp_path):
         toy=True, results=tmp_path, trials=1, rounds=1, dim=4
     )
     rows = checked(alignfedrec_search.run(options), tmp_path)
-    assert [row["trial"] for row in rows] == ["write-up", "write-up, std 0.01", "draw 0"]
+    assert [row["trial"] for row in rows] == [
+        *("write-up", "write-up, std 0.01"),
+        *(f"preset {name}" for name in methods.PRESETS["alignfedrec"]),
+        "draw 0",
+    ]
     drawn = alignfedrec_search.draw(0, seed=0)
     assert {key: rows[-1][key] for key in drawn} == drawn

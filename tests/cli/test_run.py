@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from fedjax_rec.methods import REGISTRY
+from fedjax_rec.methods import PRESETS, REGISTRY
 from tests.cli.commands import TINY, here, process, rows, summary
 
 METRICS = (
@@ -183,6 +183,16 @@ def test_every_method_and_option_runs_and_is_on_record(name, tmp_path):
     record["cohort"] = {10: "0.5"}.get(record["cohort"], record["cohort"])  # of 20 clients
     for option, value in zip(options[::2], options[1::2], strict=True):
         assert str(record[option[2:].replace("-", "_")]) == value, option
+
+
+def test_a_preset_sets_defaults_and_options_beside_it_win(tmp_path):
+    wanted = {**PRESETS["alignfedrec"]["leak-free"], "dim": 6, "threshold": 0.4}
+    for number, preset in enumerate((("--preset", "leak-free"), ("--preset=leak-free",))):
+        out = tmp_path / f"run{number}"
+        options = (*TINY, "--dim", 6, "--threshold", 0.4, "--rounds", 1, "--out", out)
+        here("run", "alignfedrec", *preset, *options, "--no-report", "--quiet")
+        resolved = config(out)["method_options"]
+        assert {key: resolved[key] for key in wanted} == wanted
 
 
 def test_debug_gives_the_same_figures(tmp_path):

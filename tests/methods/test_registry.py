@@ -66,3 +66,18 @@ def test_more_clusters_than_items() -> None:
     with pytest.raises(InputError, match=r"clusters=41 is more than the 40 items .* at most 40"):
         method.init(jax.random.key(0), small())
     methods.cgfedrec(clusters=41, clustering="leiden").init(jax.random.key(0), small())
+
+
+@pytest.mark.parametrize("name", methods.PRESETS)
+def test_presets_are_options_of_their_method(name) -> None:
+    for preset, settings in methods.PRESETS[name].items():
+        config = methods.build(name, preset=preset).config
+        assert {key: getattr(config, key) for key in settings} == dict(settings)
+        assert methods.build(name, preset=preset, dim=7).config.dim == 7
+
+
+def test_unknown_presets() -> None:
+    with pytest.raises(InputError, match="preset='leakfree' is unknown .*did you mean leak-free"):
+        methods.alignfedrec(preset="leakfree")
+    with pytest.raises(InputError, match="popularity has no presets"):
+        methods.popularity(preset="leak-free")

@@ -13,6 +13,7 @@ __all__ = ["write_run", "write_lines", "CURVES"]
 # Final HR@10/uni99, how many rounds it takes to get there, and what it falls back to.
 CURVES = {
     "cgfedrec": (0.31, 4.0, 0.24),
+    "alignfedrec": (0.28, 6.0, 0.28),
     "pfedrec": (0.63, 8.0, 0.62),
     "fedmf": (0.55, 12.0, 0.55),
     "local": (0.108, 2.0, 0.108),
@@ -74,7 +75,7 @@ def write_run(
             | (config or {})
         )
     )
-    rows = _rows(method, rounds, every, items, clients, clusters, dim, protocol, split, rng)
+    rows = _rows(method, rounds, every, items, clients, clusters, dim, protocol, split, truth, rng)
     write_lines(folder / "metrics.jsonl", rows)
     if finished:
         (folder / "summary.json").write_text(
@@ -99,6 +100,7 @@ def _rows(
     dim: int,
     protocol: str,
     split: str,
+    truth: bool,
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     top, speed, end = CURVES[method]
@@ -139,8 +141,15 @@ def _rows(
                 "host_seconds": seconds * every * 0.1,
                 "eval_seconds": 0.15,
             }
-            if method == "cgfedrec":
+            if method == "alignfedrec":
+                # The first round's graph has no edge yet.
+                row["modularity"] = None if number == 1 else 0.4 - 0.3 / number
+                row["similar_pairs"] = 40 * number - 40
+            if method in ("cgfedrec", "alignfedrec"):
                 sizes = np.sort(rng.multinomial(items - clusters, share) + 1)[::-1]
+                row["communities"] = len(sizes)
+                if truth:
+                    row["nmi"] = 1 - float(np.exp(-number / 9))
                 row["cluster_sizes"] = [int(size) for size in sizes]
             rows.append(row)
     return rows

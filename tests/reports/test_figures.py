@@ -1,4 +1,5 @@
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,18 @@ from fedjax_rec.reports.clusters import (
     recovered_truth,
 )
 from fedjax_rec.reports.figures import report_figures
-from fedjax_rec.reports.plots import panel_metrics, scores_over_bytes, scores_over_rounds, wall_time
+from fedjax_rec.reports.plots import (
+    communities_over_rounds,
+    community_panels,
+    panel_metrics,
+    scores_over_bytes,
+    scores_over_rounds,
+    wall_time,
+)
 from fedjax_rec.reports.runs import ItemEmbeddings
 from fedjax_rec.reports.theme import DARK, LIGHT, line_styles, plain
 
-from .fakes import write_run
+from .fakes import write_lines, write_run
 
 
 @pytest.fixture
@@ -139,6 +147,84 @@ def test_sixty_clusters_are_drawn_with_their_effective_number(tmp_path: Path, ro
     assert {"60 clusters", f"{effective:.0f} effective"} <= _texts(figure)
 
 
+def _titles(figure: Figure) -> list[str]:
+    return [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def test_communities_are_drawn_for_the_runs_that_have_them(tmp_path: Path) -> None:
+    runs = [
+        load_run(
+            write_run(tmp_path / method, method, rounds=6, clusters=8, truth=True, embeddings=False)
+        )
+        for method in ("alignfedrec", "cgfedrec", "local")
+    ]
+    figure = communities_over_rounds(runs)
+    _save(figure)
+    assert _titles(figure) == ["Communities", "Modularity", "NMI with the truth"]
+    assert {"alignfedrec", "cgfedrec"} <= _texts(figure)
+    assert "local" not in _texts(figure)
+    modularity, mutual = figure.axes[1].lines, figure.axes[2].lines
+    # The round without a graph is a gap, not a zero; k-means has no modularity at all.
+    assert np.isnan(modularity[0].get_ydata()[0])
+    np.testing.assert_allclose(
+        modularity[0].get_ydata()[1:], 0.4 - 0.3 / np.arange(2, 7), rtol=1e-12
+    )
+    colors = [style.color for style in line_styles(runs, LIGHT)]
+    assert {line.get_color() for line in modularity} == {colors[0]}
+    assert {line.get_color() for line in mutual} == set(colors[:2])
+    assert list(mutual[1].get_xdata()) == [runs[0].best_round]
+    assert figure.axes[0].get_ylim()[0] == 0
+
+
+def test_communities_come_from_the_validation_rows(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", rounds=3, clusters=8, embeddings=False)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["communities"] = row["round"] if row["split"] == "val" else 100
+    write_lines(folder / "metrics.jsonl", rows)
+    line = communities_over_rounds([load_run(folder)]).axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_ydata(), [1, 2, 3])
+
+
+def test_panels_without_data_are_left_out(tmp_path: Path) -> None:
+    def panels(method: str, *, rounds: int = 3, truth: bool = False) -> list[str]:
+        folder = tmp_path / f"{method}-{rounds}-{truth}"
+        write_run(folder, method, rounds=rounds, clusters=8, truth=truth, embeddings=False)
+        return community_panels([load_run(folder)])
+
+    assert panels("alignfedrec") == ["communities", "modularity"]
+    # Its only modularity is null.
+    assert panels("alignfedrec", rounds=1, truth=True) == ["communities", "nmi"]
+    assert panels("cgfedrec") == ["communities"]
+    assert panels("local") == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(values=st.lists(st.none() | st.floats(-0.5, 1), min_size=1, max_size=6))
+def test_every_known_modularity_is_visible(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float | None]
+) -> None:
+    folder = write_run(tmp_path_factory.mktemp("run"), rounds=len(values), embeddings=False)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["modularity"] = values[row["round"] - 1]
+    write_lines(folder / "metrics.jsonl", rows)
+    run = load_run(folder)
+    known = {number for number, value in enumerate(values, start=1) if value is not None}
+    assert ("modularity" in community_panels([run])) == bool(known)
+    if not known:
+        return
+    axes = communities_over_rounds([run]).axes[1]
+    curve, _, lonely = axes.lines
+    low, high = axes.get_ylim()
+    assert low <= min(0, *(values[number - 1] for number in known))
+    assert high >= max(0, *(values[number - 1] for number in known))
+    # A line joins two known neighbours; every other known round needs a dot of its own.
+    joined = {n for n in known if n - 1 in known or n + 1 in known}
+    assert set(lonely.get_xdata()) == known - joined
+    assert set(curve.get_xdata()[np.isfinite(curve.get_ydata())]) == known
+
+
 def test_the_item_map_keeps_clusters_together_and_repeats_exactly() -> None:
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(4), 15).astype(np.int32)
@@ -215,6 +301,7 @@ def test_all_pictures_of_a_full_report_are_wide_pngs(tmp_path: Path) -> None:
         "rounds-full",
         "bytes-uni99",
         "time",
+        "communities",
         "clusters-1",
         "items-1",
         "items-2",
@@ -225,4 +312,5 @@ def test_all_pictures_of_a_full_report_are_wide_pngs(tmp_path: Path) -> None:
             with Image.open(io.BytesIO(content)) as image:
                 assert image.width == 1400
                 assert image.format == "PNG"
-    assert "mutual information" in pictures[5].caption
+    assert "mutual information" in pictures[4].caption
+    assert "mutual information" in pictures[6].caption

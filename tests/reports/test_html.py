@@ -57,8 +57,8 @@ def test_the_report_is_self_contained_and_its_figures_lie_beside_it(tmp_path: Pa
     images = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     beside = {file.read_bytes() for file in out.parent.glob("report-*.png")}
     assert {base64.b64decode(str(src).split(",")[1]) for src in images} == beside
-    assert len(images) == len(beside) == 8
-    assert sorted(file.suffix for file in out.parent.iterdir()) == [".html"] + [".png"] * 8
+    assert len(images) == len(beside) == 9
+    assert sorted(file.suffix for file in out.parent.iterdir()) == [".html"] + [".png"] * 9
     assert "fedjax-rec run cgfedrec --data ml-100k --rounds 4" in page.text
     assert "2 users with fewer than 3 interactions were dropped" in page.text
     assert page.text.count("dropped") == 1

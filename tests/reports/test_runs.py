@@ -111,6 +111,7 @@ def test_what_is_not_a_run_folder_is_refused_in_one_line(tmp_path: Path) -> None
         ('{"round": 1, "split": "train"}', "'split' is 'train'"),
         ('{"round": 1, "split": "val", "hr@10/uni99": "high"}', "'hr@10/uni99' is 'high'"),
         ('{"round": 1, "split": "val", "seconds": [1]}', "'seconds' is [1]"),
+        ('{"round": 1, "split": "val", "modularity": "good"}', "'modularity' is 'good'"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
