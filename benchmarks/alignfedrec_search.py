@@ -2,8 +2,8 @@
 
 Every trial draws its settings from the space below, trains for a few rounds, and is judged by its
 best validation HR@10 over uni99. The defaults of the write-up, those with a small start, and the
-presets (which single changes by hand had led to) are trials too. Test figures are not looked at here: `alignfedrec_ml100k.py` has them, for
-the preset that came out of this.
+presets (which single changes by hand had led to) are trials too. Test figures are not looked at
+here: `alignfedrec_ml100k.py` has them, for the preset that came out of this.
 """
 
 from __future__ import annotations

@@ -38,14 +38,17 @@ class FedCIAOptions(Options):
     Attributes:
       methods: which to run: fedcia, fedmf, local-mf, fedcia-gf.
       clients: which federations: 100, 943.
-      dim: d of the embeddings. The papers' 512 (100 silos) takes 140 s of alignment a round on 2
-        cores, and 256 with 943 clients takes 230 s.
+      dim: d of the embeddings of 100 silos. The papers' 512 takes 140 s of alignment a round on 2
+        cores.
+      single_dim: likewise of 943 clients of one user, where the papers' 256 takes 230 s.
       align_steps: of FedCIA; the papers' 100.
       lr: learning rate of FedCIA and of local MF (Adam), users and items alike.
       fedmf_lr: of FedMF.
       weight_decay: of all.
       loss: "bce" or "mse" (the release's).
-      rounds: at most.
+      rounds: at most, of FedMF and local MF.
+      fedcia_rounds: at most, of FedCIA with 100 silos: a round costs twenty of the others'.
+      fedcia_single_rounds: likewise with 943 clients.
       stage: rounds between looks at the validation recall; evaluated in between too.
       patience: stop when the best round is so many rounds ago.
       eval_every: evaluate every so many rounds: FedCIA aligns once more for it.
@@ -57,12 +60,15 @@ class FedCIAOptions(Options):
     methods: tuple[str, ...] = METHODS
     clients: tuple[int, ...] = (100, 943)
     dim: int = 64
+    single_dim: int = 32
     align_steps: int = 100
     lr: float = 0.1
     fedmf_lr: float = 0.1
     weight_decay: float = 1e-6
     loss: str = "bce"
-    rounds: int = 60
+    rounds: int = 40
+    fedcia_rounds: int = 20
+    fedcia_single_rounds: int = 8
     stage: int = 10
     patience: int = 10
     eval_every: int = 2
@@ -88,9 +94,10 @@ def run(options: FedCIAOptions) -> Table:
             if clients == 100 and name in PUBLISHED:
                 table.add(clients=clients, method=f"{name} (published)", **PUBLISHED[name])
     table.note(
-        f"d = {options.dim}, {options.align_steps} alignment steps, Adam, one fixed negative a "
-        f"positive, batches of 4096, loss {options.loss}, scored at {options.evaluate_at}; rates "
-        f"{options.lr} (fedcia, local-mf) and {options.fedmf_lr} (fedmf). The papers: d = 512."
+        f"d = {options.dim} (943 clients: {options.single_dim}), {options.align_steps} alignment "
+        "steps, Adam, one fixed negative a positive, batches of 4096, loss "
+        f"{options.loss}, scored at {options.evaluate_at}; rates {options.lr} (fedcia, local-mf) "
+        f"and {options.fedmf_lr} (fedmf). The papers: d = 512."
     )
     table.note("'local-mf' is FedCIA with no alignment steps: the same backbone, nothing shared.")
     table.note("MRR* and NDCG*: by the release's definitions (fedjax_rec/evaluation/published.py).")
@@ -98,12 +105,12 @@ def run(options: FedCIAOptions) -> Table:
     return table
 
 
-def _method(name: str, options: FedCIAOptions) -> fedjax_rec.methods.Method:
+def _method(name: str, dim: int, options: FedCIAOptions) -> fedjax_rec.methods.Method:
     if name == "fedcia-gf":
         return fedjax_rec.methods.fedcia_gf(low_pass_rank=8 if options.toy else 32)
     rate = options.fedmf_lr if name == "fedmf" else options.lr
     backbone: dict[str, Any] = {
-        "dim": 8 if options.toy else options.dim,
+        "dim": 8 if options.toy else dim,
         "optimizer": "adam",
         "lr": rate,
         "item_lr": rate,
@@ -121,12 +128,17 @@ def _method(name: str, options: FedCIAOptions) -> fedjax_rec.methods.Method:
 
 
 def _row(name: str, clients: int, data: Dataset, options: FedCIAOptions) -> dict[str, Any]:
-    method = _method(name, options)
+    silos = clients == 100
+    dim = options.dim if silos else options.single_dim
+    most = options.rounds
+    if name == "fedcia":
+        most = options.fedcia_rounds if silos else options.fedcia_single_rounds
+    method = _method(name, dim, options)
     once = name == "fedcia-gf"
     parts = [name, f"{clients}clients", f"seed{options.seed}"]
     if not once:
         rate = options.fedmf_lr if name == "fedmf" else options.lr
-        parts += [f"d{options.dim}", f"lr{rate:g}", f"wd{options.weight_decay:g}", options.loss]
+        parts += [f"d{dim}", f"lr{rate:g}", f"wd{options.weight_decay:g}", options.loss]
         parts += [f"every{options.eval_every}", options.evaluate_at]
     if name == "fedcia":
         parts.append(f"steps{options.align_steps}")
@@ -139,7 +151,7 @@ def _row(name: str, clients: int, data: Dataset, options: FedCIAOptions) -> dict
             data,
             rounds=rounds,
             split="ratio",
-            clients=5 if options.toy and clients == 100 else None,
+            clients=5 if options.toy and silos else None,
             seed=options.seed,
             eval_every=1 if once else options.eval_every,
             evaluate_at="download" if once else options.evaluate_at,  # type: ignore[arg-type]
@@ -151,19 +163,20 @@ def _row(name: str, clients: int, data: Dataset, options: FedCIAOptions) -> dict
         )
 
     # A toy run keeps nothing to go on from, so it runs through.
-    step = options.rounds if out is None else options.stage
-    rounds = 1 if once else min(_first_stage(out, step), options.rounds)
+    step = most if out is None else options.stage
+    rounds = 1 if once else min(_first_stage(out, step), most)
     while True:
         result = simulate(rounds)
         best = int(result.summary["best_round"])
-        if once or rounds >= options.rounds or rounds - best >= options.patience:
+        if once or rounds >= most or rounds - best >= options.patience:
             break
-        rounds = min(rounds + step, options.rounds)
+        rounds = min(rounds + step, most)
 
     found = metrics_at(result.history, best)
     return {
         "clients": clients,
         "method": name,
+        "d": None if once else dim,
         "best": best,
         "rounds": rounds,
         "val Recall": 100 * _validation(result.history, best),

@@ -132,6 +132,8 @@ class Table:
         wanted = rich.console.Console(width=10_000).measure(table).maximum
         if wanted > console.width and len(self.rows) <= 4:
             table = self._layout(kind + self.title, upright=True)
+        elif wanted > console.width and not console.is_terminal:
+            console = rich.console.Console(width=wanted)  # a file has room for every column
         console.print(table)
         machine = self.environment
         console.print(

@@ -77,7 +77,7 @@ def test_presets_are_options_of_their_method(name) -> None:
 
 
 def test_unknown_presets() -> None:
-    with pytest.raises(InputError, match="preset='leakfree' is unknown .*did you mean leak-free"):
+    with pytest.raises(InputError, match=r"preset='leakfree' is unknown .*did you mean leak-free"):
         methods.alignfedrec(preset="leakfree")
     with pytest.raises(InputError, match="popularity has no presets"):
         methods.popularity(preset="leak-free")
