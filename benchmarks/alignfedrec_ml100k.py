@@ -45,7 +45,7 @@ class AlignOptions(Options):
     protocols: tuple[str, ...] = ("published", "leak-free")
     rounds: int = 10
     leak_free_rounds: int = 4
-    local_rounds: int = 60
+    local_rounds: int = 40
     preset_rounds: int = 10
     pfedrec_rounds: int = 40
     lr: float = 0.01
@@ -72,7 +72,6 @@ def run(options: AlignOptions) -> Table:
         "local-only (without both)": align(ica=False, gsa=False, **written),
         # At the write-up's σ the server's graph has next to no edges, and L_ICA nothing to do.
         "graph threshold 0.06": align(graph_threshold=0.06, **written),
-        "graph threshold 0.06, without GSA": align(graph_threshold=0.06, gsa=False, **written),
     }
     for protocol in options.protocols:
         rounds = options.rounds if protocol == "published" else options.leak_free_rounds

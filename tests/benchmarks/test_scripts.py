@@ -108,7 +108,7 @@ def test_a_contrastive_gradient_at_scale_needs_no_matrix_of_all_pairs():
 
 def test_memory(tmp_path):
     rows = checked(memory.run(memory.MemoryOptions(toy=True, results=tmp_path)), tmp_path)
-    assert len(rows) == 3
+    assert len(rows) == 6
     assert rows[-1]["verdict"] == "ok"
 
 
@@ -126,7 +126,7 @@ def test_client_sweep(tmp_path):
 def test_gpu(tmp_path):
     table = gpu.run(gpu.GpuOptions(toy=True, results=tmp_path))
     rows = checked(table, tmp_path)
-    assert len(rows) == 3
+    assert len(rows) == 6
     assert rows[0]["transfer s"] > 0
     assert rows[0]["s"] >= rows[0]["host s"] >= 0
     if table.environment["device"].endswith("(cpu)"):
@@ -323,7 +323,6 @@ def test_alignfedrec_ml100k(tmp_path):
         "without GSA",
         "local-only (without both)",
         "graph threshold 0.06",
-        "graph threshold 0.06, without GSA",
         "PFedRec",
         "popularity",
         "local-only (without both), for longer",
@@ -333,12 +332,12 @@ def test_alignfedrec_ml100k(tmp_path):
 
 def test_alignfedrec_search(tmp_path):
     options = alignfedrec_search.SearchOptions(
-        toy=True, results=tmp_path, trials=1, rounds=1, dim=4
+        toy=True, results=tmp_path, trials=1, rounds=1, dim=4, thresholds=(0.8,)
     )
     rows = checked(alignfedrec_search.run(options), tmp_path)
     assert [row["trial"] for row in rows] == [
         *("write-up", "write-up, std 0.01"),
-        *(f"preset {name}" for name in methods.PRESETS["alignfedrec"]),
+        *("preset leak-free", "preset leak-free, σ 0.8"),
         "draw 0",
     ]
     drawn = alignfedrec_search.draw(0, seed=0)
