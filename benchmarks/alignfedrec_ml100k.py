@@ -46,7 +46,7 @@ class AlignOptions(Options):
     rounds: int = 10
     leak_free_rounds: int = 4
     local_rounds: int = 40
-    preset_rounds: int = 10
+    preset_rounds: int = 8
     pfedrec_rounds: int = 40
     lr: float = 0.01
     batch_size: int = 1024

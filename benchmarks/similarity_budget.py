@@ -136,7 +136,7 @@ def run(options: BudgetOptions) -> Table:
     table.note(
         f"Scores of the trained: percent, test, uni99, leak-free, best of {options.trained_rounds} "
         f"rounds by validation, preset {options.trained_preset} but for σ and bits, one seed. "
-        "Chance is 10.0 / 4.5, popularity 41.2 / 23.4."
+        "Chance is 10.0 / 4.5, popularity 41.1 / 23.4."
     )
     table.note(
         f"id: m·d float32. labels: {CLUSTERS} clusters (a download: CGFedRec's upload is id). "

@@ -14,7 +14,15 @@ from fedjax_rec.batches import ClientData
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import AlignmentTerm, ContrastTerm, structural_loss
-from fedjax_rec.methods.contract import Broadcast, Info, Method, Traffic, identity_receive
+from fedjax_rec.methods.contract import (
+    Broadcast,
+    Info,
+    Method,
+    Traffic,
+    identity_between_rounds,
+    identity_receive,
+    weighted_sum,
+)
 from fedjax_rec.methods.local_training import LocalTraining, train_locally
 from fedjax_rec.models import Concat, score
 from fedjax_rec.server import communities, modularity, similarity_graph
@@ -36,7 +44,8 @@ class AlignFedRecConfig(LocalTraining):
         dataset in 0.005 … 0.5.
       alignment_weight: β, weight of the similarity term L_GSA.
       ica: whether L_ICA is part of the loss (and labels travel); --no-ica is the ablation.
-      gsa: whether L_GSA is part of the loss (and M_g travels); --no-gsa is the ablation.
+      gsa: whether L_GSA is part of the loss (and M_g travels); --no-gsa is the ablation. Without
+        both nothing is shared at all: the local-only control of this backbone.
       temperature: τ of L_ICA.
       base_temperature: τ₀ of L_ICA.
       anchors: of L_ICA. "positive": mean over the items that have a positive, "all": over all.
@@ -180,7 +189,7 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
 
     def local_update(
         key: jax.Array, client: Client, download: Broadcast, data: ClientData
-    ) -> tuple[Client, jax.Array, Info]:
+    ) -> tuple[Client, Any, Info]:
         shared: Download = download.shared
 
         def structure(items):
@@ -204,7 +213,7 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
             regularizer=structure if aligns else None,
             regularize=shared.known,
         )
-        return Client(user, items), items, info
+        return Client(user, items), items if aligns else (), info
 
     def server_step(key: jax.Array, server: Server, reduced: SimilaritySum) -> Server:
         similarity = (reduced.total / reduced.weight).astype(config.similarity_dtype)
@@ -227,7 +236,9 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
         model = Concat(client.user["bias"].shape[0])
         return score(model, client.user, user, client.items)
 
-    def traffic(download: Broadcast, upload: jax.Array, sent: int) -> Traffic:
+    def traffic(download: Broadcast, upload: Any, sent: Any) -> Traffic:
+        if not aligns:
+            return Traffic(down=(), up=())
         shared: Download = download.shared
         items = upload.shape[0]
         down: list[Any] = []
@@ -256,11 +267,11 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
         receive=identity_receive,
         local_update=local_update,
         retain=lambda client: client,
-        uplink=alignment.transform(),
+        uplink=alignment.transform() if aligns else uplink.identity(),
         weight=lambda data: jnp.float32(1),
-        reduce=alignment.add,
-        server_step=server_step,
-        between_rounds=between_rounds,
+        reduce=alignment.add if aligns else weighted_sum,
+        server_step=server_step if aligns else lambda key, server, reduced: server,
+        between_rounds=between_rounds if aligns else identity_between_rounds,
         scores=scores,
         traffic=traffic,
         item_view=item_view,

@@ -104,6 +104,7 @@ def test_what_travels_down() -> None:
     ):
         engine, state, outcomes = rounds(1, **options)
         assert outcomes[0].bytes.down_total == 0  # there is nothing yet
+        assert (outcomes[0].bytes.up_total > 0) == (with_labels or with_matrix)
         pairs, labels = int(state.server.pairs), int(state.server.labels.max()) + 1
         expected = 0
         if with_labels:
