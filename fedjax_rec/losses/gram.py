@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.losses.pairwise import dot
 
 __all__ = ["distance_and_gradient", "gram_distance", "inner_products"]
 
@@ -81,9 +82,7 @@ def distance_and_gradient(
     squared = own - 2 * jnp.sum(embeddings * product) + squared_norm
     precision = _FLOOR_EPSILONS * jnp.finfo(embeddings.dtype).eps
     floor = jnp.maximum(precision * (own + squared_norm), jnp.finfo(embeddings.dtype).tiny)
-    gradient = (2 * jax.lax.rsqrt(jnp.maximum(squared, floor))) * (
-        _dot(embeddings, inner) - product
-    )
+    gradient = (2 * jax.lax.rsqrt(jnp.maximum(squared, floor))) * (dot(embeddings, inner) - product)
     return jnp.sqrt(jnp.maximum(squared, 0)), gradient
 
 
@@ -93,7 +92,7 @@ def inner_products(embeddings: jax.Array) -> jax.Array:
     edges = [dim * k // _PANELS for k in range(_PANELS + 1)]
     inner = jnp.zeros((dim, dim), embeddings.dtype)
     for start, stop in pairwise(edges):
-        panel = _dot(embeddings[:, start:stop].T, embeddings[:, start:])
+        panel = dot(embeddings[:, start:stop].T, embeddings[:, start:])
         inner = inner.at[start:stop, start:].set(panel)
         inner = inner.at[stop:, start:stop].set(panel[:, stop - start :].T)
     return inner
@@ -105,7 +104,7 @@ def _distance(embeddings, gram):
 
 
 def _forward(embeddings, gram):
-    product = (_dot(gram, embeddings) + _dot(gram.T, embeddings)) / 2
+    product = (dot(gram, embeddings) + dot(gram.T, embeddings)) / 2
     return distance_and_gradient(embeddings, product, jnp.sum(gram**2))
 
 
@@ -114,9 +113,3 @@ def _backward(gradient, cotangent):
 
 
 _distance.defvjp(_forward, _backward)
-
-
-def _dot(a, b):
-    # Differences of large numbers: the shortened operands of an accelerator's default would make
-    # noise of them.
-    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)

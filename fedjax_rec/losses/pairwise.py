@@ -91,9 +91,12 @@ def pairwise(
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Matrix product in full precision: products of unit vectors are divided by τ and
-    exponentiated, or compared with a threshold; TF32 or bfloat16 operands would cost three digits
-    on an accelerator."""
+    """Matrix product in full precision.
+
+    Products of unit vectors are divided by τ and exponentiated, or compared with a threshold, and
+    Gram matrices are subtracted from each other: TF32 or bfloat16 operands would cost three digits
+    on an accelerator.
+    """
     return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
 
 

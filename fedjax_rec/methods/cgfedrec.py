@@ -13,8 +13,7 @@ from fedjax_rec import uplink
 from fedjax_rec.batches import ClientData
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
-from fedjax_rec.losses import supervised_contrastive
-from fedjax_rec.losses.contrastive import MIN_TEMPERATURE
+from fedjax_rec.losses import ContrastTerm, supervised_contrastive
 from fedjax_rec.methods.contract import (
     Broadcast,
     Info,
@@ -62,15 +61,7 @@ class CGFedRecConfig(LocalTraining, Uplink):
             raise InputError(f"clusters={self.clusters} must be at least 1")
         if not 0 <= self.contrast_weight < float("inf"):
             raise InputError(f"contrast_weight={self.contrast_weight} must be 0 or more")
-        if not self.temperature >= MIN_TEMPERATURE:
-            raise InputError(
-                f"temperature={self.temperature} is too small for float32: "
-                f"use at least {MIN_TEMPERATURE}"
-            )
-        if not self.base_temperature > 0:
-            raise InputError(f"base_temperature={self.base_temperature} must be positive")
-        if self.anchors not in ("all", "positive"):
-            raise InputError(f"anchors={self.anchors!r} is not known: use 'all' or 'positive'")
+        ContrastTerm(self.temperature, self.base_temperature, self.anchors).check()
         if self.clustering not in ("kmeans", "leiden", "louvain"):
             raise InputError(
                 f"clustering={self.clustering!r} is not known: use 'kmeans', 'leiden' or 'louvain'"

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_rec.losses.gram import distance_and_gradient
+from fedjax_rec.losses.pairwise import dot
 
 __all__ = ["Eigenbasis", "GramMatrix", "align"]
 
@@ -56,12 +57,12 @@ def align(
       FedCIA's local alignment (the paper: 100 steps at 0.1, on E Eᵀ itself).
     """
     if isinstance(target, Eigenbasis):
-        rotated = _dot(target.vectors.T, embeddings)
+        rotated = dot(target.vectors.T, embeddings)
         values = target.values
         aligned = _descend(rotated, lambda f: values[:, None] * f, values, steps, lr)
-        return _dot(target.vectors, aligned)
+        return dot(target.vectors, aligned)
     matrix = target.matrix
-    return _descend(embeddings, lambda e: _dot(matrix, e), matrix, steps, lr)
+    return _descend(embeddings, lambda e: dot(matrix, e), matrix, steps, lr)
 
 
 def _descend(start, apply, gram, steps, lr):
@@ -72,7 +73,3 @@ def _descend(start, apply, gram, steps, lr):
         return embeddings - lr * gradient
 
     return jax.lax.fori_loop(0, steps, step, start)
-
-
-def _dot(a, b):
-    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
