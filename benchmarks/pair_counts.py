@@ -68,9 +68,9 @@ def _count(embeddings: jax.Array, thresholds: jax.Array, cut: Grid) -> tuple[jax
     groups = jax.vmap(lambda table: cut.split(normalize(table)[0]))(embeddings)
     places = jnp.array(cut.places)
 
-    def reached(similarity, own):
-        counts = jnp.sum(similarity >= thresholds[:, None, None], axis=(1, 2), dtype=jnp.int32)
-        return counts // jnp.where(own, 2, 1)  # a tile on the diagonal has every pair twice
+    def reached(similarity, i, j):
+        entries = jnp.sum(similarity >= thresholds[:, None, None], axis=(1, 2), dtype=jnp.int32)
+        return cut.count_pairs(entries, i, j)
 
     def tile(index, carry):
         clients, union = carry
@@ -81,12 +81,12 @@ def _count(embeddings: jax.Array, thresholds: jax.Array, cut: Grid) -> tuple[jax
             clients, most = carry
             similarity = dot(groups[client, i], groups[client, j].T)
             similarity = jnp.where(inside, similarity, -jnp.inf)
-            clients = clients.at[client].add(reached(similarity, i == j))
+            clients = clients.at[client].add(reached(similarity, i, j))
             return clients, jnp.maximum(most, similarity)
 
         nothing = jnp.full((cut.side, cut.side), -jnp.inf)
         clients, most = jax.lax.fori_loop(0, len(groups), one, (clients, nothing))
-        return clients, union + reached(most, i == j)
+        return clients, union + reached(most, i, j)
 
     zeros = jnp.zeros((len(groups), len(thresholds)), jnp.int32)
     return jax.lax.fori_loop(0, len(places), tile, (zeros, zeros[0]))

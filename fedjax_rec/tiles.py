@@ -65,6 +65,10 @@ class Grid(NamedTuple):
         column = j * self.side + jnp.arange(self.side)[None, :]
         return (row != column) & (row < self.items) & (column < self.items)
 
+    def count_pairs(self, entries: jax.Array, i: jax.Array | int, j: jax.Array | int) -> jax.Array:
+        """Pairs that so many entries of tile (i, j) are: the diagonal tiles have each pair twice."""
+        return entries // jnp.where(i == j, 2, 1)
+
 
 def grid(items: int) -> Grid:
     """The grid for m items: as few equal groups as keep a tile in the cache.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses.pairwise import dot
-from fedjax_rec.losses.structural import normalize
+from fedjax_rec.losses.structural import AlignmentTerm, normalize
 
 __all__ = ["cosine_similarity"]
 
@@ -40,8 +40,8 @@ def cosine_similarity(
     """
     if embeddings.ndim != 2:
         raise InputError(f"embeddings must be [items, dim], not of shape {embeddings.shape}")
-    if threshold is not None and not -1 < threshold <= 1:
-        raise InputError(f"threshold={threshold} must be above -1 and at most 1, as cosines are")
+    if threshold is not None:
+        AlignmentTerm(threshold).check()
     if center:
         embeddings = embeddings - jnp.mean(embeddings, axis=0)
     unit, _ = normalize(embeddings)

@@ -281,7 +281,8 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
 
 
 def _pairs(tiles, items):
-    """Pairs of items whose entry is not 0. A diagonal tile holds each of them twice."""
-    twice = jnp.array([i == j for i, j in grid(items).places])
-    count = jnp.sum(tiles != 0, axis=(1, 2), dtype=jnp.int32)
-    return jnp.sum(jnp.where(twice, count // 2, count))
+    """Pairs of items whose entry is not 0."""
+    cut = grid(items)
+    rows, columns = jnp.array(cut.places).T
+    entries = jnp.sum(tiles != 0, axis=(1, 2), dtype=jnp.int32)
+    return jnp.sum(cut.count_pairs(entries, rows, columns))

@@ -125,8 +125,7 @@ class SimilarityUplink(NamedTuple):
                 kept = inside & (similarity >= self.threshold)
                 values = self._disturb(similarity, uploads.key[client], index, i == j)
                 added += weights[client] * jnp.where(kept, values, 0.0)
-                # Off the diagonal a tile has every pair once, on it twice.
-                pairs = jnp.sum(kept, dtype=jnp.int32) // jnp.where(i == j, 2, 1)
+                pairs = cut.count_pairs(jnp.sum(kept, dtype=jnp.int32), i, j)
                 return added, count.at[client].add(pairs)
 
             added, count = jax.lax.fori_loop(0, clients, one, (total[index], count))
