@@ -66,7 +66,7 @@ class Grid(NamedTuple):
         return (row != column) & (row < self.items) & (column < self.items)
 
     def count_pairs(self, entries: jax.Array, i: jax.Array | int, j: jax.Array | int) -> jax.Array:
-        """Pairs that so many entries of tile (i, j) are: the diagonal tiles have each pair twice."""
+        """Pairs that so many entries of tile (i, j) are: diagonal tiles have each pair twice."""
         return entries // jnp.where(i == j, 2, 1)
 
 
