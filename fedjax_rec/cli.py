@@ -339,6 +339,7 @@ def _data_info(command):
         f"interactions a user: {counts.min()} to {counts.max()}, median {np.median(counts):.0f}\n"
         f"times: {'yes' if dataset.timestamp is not None else 'no (use --split ratio)'}\n"
         f"titles: {'yes' if dataset.item_titles is not None else 'no'}\n"
+        f"genres: {'yes' if dataset.item_genres is not None else 'no'}\n"
         f"own split: {'yes' if dataset.split is not None else 'no'}"
     )
     for note in dataset.notes:

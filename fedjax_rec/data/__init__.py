@@ -15,6 +15,7 @@ from fedjax_rec.data.readers import (
     read_npz,
     read_recbole,
 )
+from fedjax_rec.data.semantics import MissingSemanticsWarning, item_semantics
 from fedjax_rec.data.splits import leave_one_out, ratio
 from fedjax_rec.data.synthetic import synthetic
 from fedjax_rec.data.writers import write_recbole
@@ -40,6 +41,9 @@ __all__ = [
     "read_recbole",
     "synthetic",
     "write_recbole",
+    # What its items are about.
+    "item_semantics",
+    "MissingSemanticsWarning",
     # Making it ready.
     "make_problem",
     "forbidden_items",

@@ -32,7 +32,7 @@ def assemble(path: Path, columns: Columns, *, duplicates: Duplicates = "error") 
         stands first or last in the file.
 
     Returns:
-      The dataset, without titles.
+      The dataset, without titles and genres.
 
     Raises:
       InputError: a repeated pair under ``duplicates="error"``; no positive rating at all.

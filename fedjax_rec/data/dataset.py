@@ -23,6 +23,8 @@ class Dataset:
       user_ids: the source's own user ids, in order of first appearance. [num_users] str.
       item_ids: the source's own item ids, likewise. [num_items] str.
       item_titles: [num_items] str ("" where unknown), or None.
+      item_genres: [num_items] str, each item's genres separated by ``|`` ("" where unknown), or
+        None.
       split: [n] int8 (0 train, 1 validation, 2 test) where the source fixes a split, else None.
       client: [num_users] int32, the client that holds each user, where the source fixes one.
       item_cluster: [num_items] int32, the planted truth of a synthetic dataset, else None.
@@ -36,6 +38,7 @@ class Dataset:
     user_ids: np.ndarray
     item_ids: np.ndarray
     item_titles: np.ndarray | None = None
+    item_genres: np.ndarray | None = None
     split: np.ndarray | None = None
     client: np.ndarray | None = None
     item_cluster: np.ndarray | None = None

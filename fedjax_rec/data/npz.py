@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from fedjax_rec.data.arrays import load_arrays
 from fedjax_rec.data.dataset import Dataset
 from fedjax_rec.data.titles import with_titles
 from fedjax_rec.errors import InputError
@@ -14,6 +14,7 @@ from fedjax_rec.errors import InputError
 __all__ = ["read_npz"]
 
 _REQUIRED = ("user", "item", "split")
+_OPTIONAL = ("client", "timestamp", "num_users", "num_items", "num_clients")
 
 
 def read_npz(path: str | Path, *, first_id: int = 0, titles: str | Path | None = None) -> Dataset:
@@ -28,7 +29,7 @@ def read_npz(path: str | Path, *, first_id: int = 0, titles: str | Path | None =
       path: the file.
       first_id: the id of user 0 and of item 0; ids are ``str(first_id + index)``. The ratio
         splits of MovieLens count from 1 as MovieLens does.
-      titles: a title file (see `fedjax_rec.data.titles.read_titles`).
+      titles: a file of titles and genres (see `fedjax_rec.data.titles.read_titles`).
 
     Returns:
       The dataset. Users and items keep the file's own numbering, also those that never occur.
@@ -38,7 +39,7 @@ def read_npz(path: str | Path, *, first_id: int = 0, titles: str | Path | None =
         shape or type, or out of range; a pair is repeated; a user has two clients.
     """
     path = Path(path)
-    arrays = _load(path)
+    arrays = load_arrays(path, _REQUIRED, _OPTIONAL, what="an .npz of interactions")
     user, item = (_integers(path, arrays, name) for name in ("user", "item"))
     split = _integers(path, arrays, "split")
     for name in ("item", "split", "client", "timestamp"):
@@ -69,38 +70,6 @@ def read_npz(path: str | Path, *, first_id: int = 0, titles: str | Path | None =
         client=_clients(path, arrays, user, num_users) if "client" in arrays else None,
     )
     return with_titles(dataset, None if titles is None else Path(titles))
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise InputError(f"{path}: one array where an .npz archive is expected; use savez")
-        with loaded as file:
-            missing = [name for name in _REQUIRED if name not in file.files]
-            if missing:
-                raise InputError(
-                    f"{path}: no array {missing[0]!r} in it (it has {', '.join(file.files)}); "
-                    f"an .npz of interactions needs {', '.join(_REQUIRED)}"
-                )
-            wanted = (*_REQUIRED, "client", "timestamp", "num_users", "num_items", "num_clients")
-            return {name: file[name] for name in wanted if name in file.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except InputError:
-        raise
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise InputError(
-            f"{path}: truncated or not an .npz archive ({error}); fetch or write it again"
-        ) from None
-    except ValueError as error:
-        # Both a pickled array in an archive and a bare pickle named .npz end here.
-        if "pickle" in str(error):
-            raise InputError(
-                f"{path}: holds pickled Python objects, which are never loaded since they can run "
-                "code; save plain integer arrays with numpy.savez"
-            ) from None
-        raise InputError(f"{path}: unreadable ({error}); fetch or write it again") from None
 
 
 def _integers(path: Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Files of interactions into datasets: one reader a format, and `read_dataset` that picks one.
 
 Every reader takes ratings, weights or counts above 0 as positives and keeps the order of the
-file. Ids may be any strings. Titles come from the file that the source keeps beside its
-interactions (see `fedjax_rec.data.titles`).
+file. Ids may be any strings. Titles and genres come from the file that the source keeps beside
+its interactions (see `fedjax_rec.data.titles`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def read_delimited(
         ("error"), or keep the one that stands "first" or "last" in the file.
 
     Returns:
-      The dataset, with titles where a title file lies beside it.
+      The dataset, with titles and genres where a title file that has them lies beside it.
 
     Raises:
       InputError: the file is missing, empty or not text; a column cannot be found; a line has

@@ -16,6 +16,7 @@ _CHUNK_CELLS = 4_000_000  # users x items held at once: 16 MB of float32, which 
 _START = 1_600_000_000  # The first possible timestamp, 13 September 2020.
 _SPAN = 365 * 86_400  # Users join within a year ...
 _GAP = 3_600.0  # ... and interact about once an hour.
+_TRUE_GENRES = 0.8  # Share of items whose genre is surely that of their cluster.
 _GENRES = (
     *("Noir", "Comedy", "Space", "Western", "Romance", "Horror", "Musical", "Mystery"),
     *("Sports", "Nature", "History", "Fantasy", "Heist", "Anime", "War", "Family"),
@@ -65,9 +66,11 @@ def synthetic(
       seed: same seed and options, same dataset.
 
     Returns:
-      Rows by user, each user's in order of time. ``item_cluster`` holds the planted truth,
-      ``item_titles`` made-up titles with their cluster's genre; items are numbered at random, so
-      that neighbours in number share nothing. Timestamps are whole seconds.
+      Rows by user, each user's in order of time. ``item_cluster`` holds the planted truth;
+      ``item_genres`` a genre that tells of it but is not the truth itself: the cluster's own for
+      80 % of the items, one drawn from all genres for the others; ``item_titles`` made-up titles
+      with that genre. Items are numbered at random, so that neighbours in number share nothing.
+      Timestamps are whole seconds.
 
     Raises:
       InputError: an option out of its range.
@@ -100,6 +103,7 @@ def synthetic(
     seconds = _START + np.repeat(rng.integers(0, _SPAN, users), counts)
     gaps = np.cumsum(rng.exponential(_GAP, len(user)))
     first = np.repeat(np.cumsum(counts) - counts, counts)
+    genres = _genres(rng, cluster, clusters)
     return Dataset(
         name="synthetic",
         user=user,
@@ -107,7 +111,8 @@ def synthetic(
         timestamp=np.floor(seconds + gaps - gaps[first]),
         user_ids=np.char.add("u", np.arange(users).astype(str)),
         item_ids=np.char.add("i", np.arange(items).astype(str)),
-        item_titles=_titles(cluster),
+        item_titles=_titles(genres),
+        item_genres=genres,
         item_cluster=cluster,
     )
 
@@ -145,17 +150,26 @@ def _draw(
     return np.concatenate(drawn)
 
 
-def _titles(cluster: np.ndarray) -> np.ndarray:
-    """ "Silent Harbor (Noir)", numbered on where a cluster has more items than there are names."""
+def _genres(rng: np.random.Generator, cluster: np.ndarray, clusters: int) -> np.ndarray:
+    """[num_items] str: mostly the genre of the item's cluster, see `synthetic`."""
+    # A stream of its own, so that content never changes what rng draws for the interactions.
+    own = rng.spawn(1)[0]
+    faithful = own.random(len(cluster)) < _TRUE_GENRES
+    genre = np.where(faithful, cluster, own.integers(0, clusters, len(cluster)))
+    names = [*_GENRES[:clusters], *(f"Genre-{n + 1}" for n in range(len(_GENRES), clusters))]
+    return np.array(names, dtype=str)[genre]
+
+
+def _titles(genres: np.ndarray) -> np.ndarray:
+    """ "Silent Harbor (Noir)", numbered on where there are more items than names."""
     titles = []
     pairs = len(_ADJECTIVES) * len(_NOUNS)
-    for number, genre in enumerate(cluster.tolist()):
+    for number, genre in enumerate(genres.tolist()):
         # 37 and 256 share no factor: neighbours get unlike names, and none comes back early.
         pair = (37 * number) % pairs
         name = f"{_ADJECTIVES[pair // len(_NOUNS)]} {_NOUNS[pair % len(_NOUNS)]}"
         part = number // pairs
-        label = _GENRES[genre] if genre < len(_GENRES) else f"Genre {genre + 1}"
-        titles.append(f"{name}{f' {part + 1}' if part else ''} ({label})")
+        titles.append(f"{name}{f' {part + 1}' if part else ''} ({genre})")
     return np.array(titles, dtype=str)
 
 

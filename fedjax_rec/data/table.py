@@ -69,7 +69,8 @@ def read_columns(
         or is not finite, text that is not UTF-8, a quote that is never closed.
     """
     numbers: list[Role] = [r for r in ("rating", "timestamp") if r in positions]
-    types = {k: "float64" if k in _at(positions, numbers) else "category" for k in range(width)}
+    # Not "category": pandas would read ids that are all digits as numbers, and 007 as 7.
+    types = {k: "float64" if k in _at(positions, numbers) else "str" for k in range(width)}
     try:
         frame = _parse(path, separator, first, positions, numbers, types)
     except UnicodeDecodeError:
@@ -82,7 +83,7 @@ def read_columns(
         raise InputError(_unparsable(path, str(error))) from None
     except ValueError:
         # Some number is not one: read it all again as text to find out which.
-        frame = _parse(path, separator, first, positions, numbers, "category")
+        frame = _parse(path, separator, first, positions, numbers, "str")
 
     frame = frame.reindex(columns=range(max(width, frame.shape[1])))
     if frame.shape[1] > width:
@@ -112,7 +113,10 @@ def read_columns(
         role = next(r for r, ok in zip(numbers, finite, strict=True) if not ok[row])
         raise InputError(_bad_value(path, int(line[row]), role, separator, width))
 
-    user, item = (frame[positions[role]].cat for role in ("user", "item"))
+    # Blanks behind an id are the file's, not the id's (one line of Last.fm has "65  ").
+    user, item = (
+        frame[positions[role]].str.rstrip(" ").astype("category").cat for role in ("user", "item")
+    )
     return Columns(
         user=user.codes.to_numpy(np.int64),
         item=item.codes.to_numpy(np.int64),

@@ -17,10 +17,11 @@ __all__ = ["write_recbole"]
 
 
 def write_recbole(dataset: Dataset, path: str | Path) -> tuple[Path, ...]:
-    """Writes ``path`` (``.inter``) and, where there are titles, the ``.item`` file beside it.
+    """Writes ``path`` (``.inter``) and, given titles or genres, the ``.item`` file beside it.
 
     Rows keep their order. Items that never occur, the split and the clients are not kept: the
-    format has no place for them; the planted clusters are, as a column ``cluster:token``.
+    format has no place for them; the planted clusters are, as a column ``cluster:token``. Genres
+    stand between blanks, so a blank within a genre's name becomes a hyphen ("Film-Noir").
 
     Args:
       dataset: any dataset whose ids hold no tab, line end or leading blank.
@@ -44,7 +45,7 @@ def write_recbole(dataset: Dataset, path: str | Path) -> tuple[Path, ...]:
                     f"{dataset.name}: the id {text!r} cannot stand between tabs; rename it"
                 )
     _atomically(path, lambda file: _interactions(dataset, file))
-    if dataset.item_titles is None:
+    if dataset.item_titles is None and dataset.item_genres is None:
         return (path,)
     items = path.with_suffix(".item")
     _atomically(items, lambda file: _items(dataset, file))
@@ -61,15 +62,23 @@ def _interactions(dataset: Dataset, file: TextIO) -> None:
 
 
 def _items(dataset: Dataset, file: TextIO) -> None:
-    assert dataset.item_titles is not None
-    # A title may hold anything; a blank stands for what the format cannot hold.
-    titles = [" ".join(title.split()) for title in dataset.item_titles.tolist()]
+    titles = [""] * dataset.num_items
+    if dataset.item_titles is not None:
+        # A title may hold anything; a blank stands for what the format cannot hold.
+        titles = [" ".join(title.split()) for title in dataset.item_titles.tolist()]
     header, columns = "item_id:token\ttitle:token_seq", [dataset.item_ids.tolist(), titles]
+    if dataset.item_genres is not None:
+        header += "\tgenre:token_seq"
+        columns.append([_token_seq(genres) for genres in dataset.item_genres.tolist()])
     if dataset.item_cluster is not None:
         header += "\tcluster:token"
         columns.append(dataset.item_cluster.astype(str).tolist())
     file.write(header + "\n")
     file.writelines("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+
+
+def _token_seq(genres: str) -> str:
+    return " ".join("-".join(genre.split()) for genre in genres.split("|"))
 
 
 def _atomically(path: Path, write: Callable[[TextIO], None]) -> None:

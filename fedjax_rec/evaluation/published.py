@@ -4,7 +4,8 @@ That code turns a user's top-k list into a Python ``set`` before it ranks it. A 
 its own: CPython walks its hash table, and an int hashes to itself, so an item's "rank" depends on
 its id modulo the size of the table, not on its score. NDCG is then normalized by an ideal list of
 the hits found, not of the held-out items. The tables of FedCIA and RQFedRec are made so;
-``metrics`` has the standard definitions, which everything else reports.
+``metrics`` has the standard definitions, which everything else reports. METRICS.md, beside this
+file, works both out for one user by hand.
 
 Example: item 7 is recommended first, then 2 and 1, and it is the one held out. Both standard
 metrics are 1. But CPython keeps three ints in a table of 8 slots and walks 1, 2, 7: a hit at the

@@ -1,6 +1,16 @@
-"""Losses: pure functions, one concept a file, each a scalar safe under jit, grad and vmap."""
+"""Losses: pure functions, one concept a file, each a scalar safe under jit, grad and vmap.
+
+Beside them, what they are losses of: item similarities, and items rebuilt from codebooks.
+"""
 
 from fedjax_rec.losses.bce import binary_cross_entropy
+from fedjax_rec.losses.codebook import (
+    codebook_gradient,
+    codebook_mse,
+    mix,
+    reconstruct,
+    sum_by_code,
+)
 from fedjax_rec.losses.contrastive import supervised_contrastive
 from fedjax_rec.losses.frobenius import masked_frobenius
 from fedjax_rec.losses.gram import gram_distance
@@ -12,10 +22,15 @@ __all__ = [
     "AlignmentTerm",
     "ContrastTerm",
     "binary_cross_entropy",
+    "codebook_gradient",
+    "codebook_mse",
     "cosine_similarity",
     "elementwise_mse",
     "gram_distance",
     "masked_frobenius",
+    "mix",
+    "reconstruct",
     "structural_loss",
+    "sum_by_code",
     "supervised_contrastive",
 ]

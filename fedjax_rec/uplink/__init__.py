@@ -3,6 +3,7 @@
 from fedjax_rec.uplink.clip import clip_rows
 from fedjax_rec.uplink.laplace import laplace
 from fedjax_rec.uplink.privacy import epsilon
+from fedjax_rec.uplink.published import published_count
 from fedjax_rec.uplink.quantize import quantize_rows
 from fedjax_rec.uplink.similarities import Similarities, SimilaritySum, SimilarityUplink
 from fedjax_rec.uplink.symmetric import pairs, triangle
@@ -23,6 +24,7 @@ __all__ = [
     "labels",
     "laplace",
     "pairs",
+    "published_count",
     "quantize_rows",
     "triangle",
 ]

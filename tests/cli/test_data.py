@@ -23,7 +23,7 @@ def test_info_of_the_synthetic_dataset(capsys):
     here("data", "info", "synthetic", "--data-options", "users=24", "items=80")
     told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert (told["users"], told["items"]) == ("24", "80")
-    assert told["times"] == told["titles"] == "yes"
+    assert told["times"] == told["titles"] == told["genres"] == "yes"
     assert told["own split"] == "no"
 
 
@@ -33,7 +33,7 @@ def test_info_of_a_file(tmp_path, capsys):
     here("data", "info", path)
     told = capsys.readouterr().out
     assert "users: 2\nitems: 6\ninteractions: 6 (density 50.00 %)\n" in told
-    assert "times: no (use --split ratio)" in told
+    assert "times: no (use --split ratio)\ntitles: no\ngenres: no\n" in told
 
 
 def test_get_of_an_unknown_dataset(capfd, no_data):

@@ -6,7 +6,10 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["loading", "partition", "prepare", "readers", "synthetic"])
+@pytest.mark.parametrize(
+    "name",
+    ["item_text", "loading", "partition", "prepare", "readers", "semantics", "synthetic"],
+)
 def test_examples(name: str) -> None:
     module = importlib.import_module(f"fedjax_rec.data.{name}")
     result = doctest.testmod(module)

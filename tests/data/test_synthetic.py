@@ -33,6 +33,22 @@ def test_deterministic_by_seed() -> None:
     assert len(first.item) != len(other.item) or (first.item != other.item).any()
 
 
+def test_genres_tell_of_the_clusters_and_are_not_the_truth() -> None:
+    dataset = synthetic(users=30, items=4000, clusters=20)
+    assert dataset.item_cluster is not None
+    assert dataset.item_genres is not None
+    assert dataset.item_titles is not None
+    names = list(dict.fromkeys(dataset.item_genres.tolist()))
+    table = np.zeros((20, 20))
+    np.add.at(table, (dataset.item_cluster, [names.index(g) for g in dataset.item_genres]), 1.0)
+    # 80 % for sure, and one in 20 of the rest.
+    assert 0.78 < table.max(axis=1).sum() / 4000 < 0.84
+    assert len(np.unique(table.argmax(axis=1))) == 20
+    assert "Genre-17" in names
+    for title, genre in zip(dataset.item_titles, dataset.item_genres, strict=True):
+        assert title.endswith(f"({genre})")
+
+
 def test_long_tail() -> None:
     dataset = synthetic(users=4000, items=600, clusters=6, interactions_per_user=20)
     flat = synthetic(users=4000, items=600, clusters=6, interactions_per_user=20, popularity=0.0)

@@ -3,12 +3,15 @@
 import numpy as np
 
 __all__ = [
+    "codebook_gradient",
+    "codebook_mse",
     "contrastive",
     "contrastive_gradient",
     "cross_entropy",
     "cross_entropy_gradient",
     "masked_frobenius",
     "masked_frobenius_gradient",
+    "reconstruct",
 ]
 
 
@@ -78,6 +81,32 @@ def masked_frobenius_gradient(embeddings, target, *, threshold):
     norm = np.linalg.norm(np.asarray(embeddings, np.float64), axis=1, keepdims=True)
     tangent = by_unit - (by_unit * unit).sum(axis=1, keepdims=True) * unit
     return np.divide(tangent, norm, out=np.zeros_like(tangent), where=norm > 0)
+
+
+def reconstruct(codebook, codes):
+    """v_i = Σ_ℓ B^ℓ[q^ℓ(i)], item by item and level by level."""
+    exact = np.asarray(codebook, np.float64)
+    items = np.zeros((len(codes), exact.shape[2]))
+    for i, code in enumerate(np.asarray(codes)):
+        for level, word in enumerate(code):
+            items[i] += exact[level, word]
+    return items
+
+
+def codebook_mse(codebook, codes, target, mask) -> float:
+    """Mean over the kept items and all columns of the squared error; 0 of nothing."""
+    error = (reconstruct(codebook, codes) - np.asarray(target, np.float64))[np.asarray(mask)]
+    return float((error**2).mean()) if error.size else 0.0
+
+
+def codebook_gradient(codebook, codes, target, mask):
+    """dL/dB: each kept item pulls on its codeword of every level."""
+    error = reconstruct(codebook, codes) - np.asarray(target, np.float64)
+    gradient = np.zeros(np.shape(codebook))
+    for i in np.flatnonzero(mask):
+        for level, word in enumerate(np.asarray(codes)[i]):
+            gradient[level, word] += 2 * error[i] / (np.sum(mask) * error.shape[1])
+    return gradient
 
 
 def _masked(embeddings, target, threshold):
