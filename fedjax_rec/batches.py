@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax.extend.random import threefry_2x32
 
-__all__ = ["Batch", "ClientData", "Samples", "draw_samples", "for_each_batch", "sample_negatives"]
+__all__ = [
+    "Batch",
+    "ClientData",
+    "Samples",
+    "draw_round",
+    "draw_samples",
+    "for_each_batch",
+    "sample_negatives",
+]
 
 Carry = TypeVar("Carry")
 
@@ -126,6 +134,20 @@ def draw_samples(key: jax.Array, data: ClientData, num_items: int, negatives: in
     )
 
 
+def draw_round(
+    key: jax.Array,
+    data: ClientData,
+    num_items: int,
+    negatives: int,
+    *,
+    samples_key: jax.Array | None = None,
+) -> Samples:
+    """The samples that ``for_each_batch`` draws by itself, with the same arguments."""
+    if samples_key is None:
+        samples_key = jax.random.fold_in(key, 0)
+    return draw_samples(samples_key, data, num_items, negatives)
+
+
 def for_each_batch(
     key: jax.Array,
     data: ClientData,
@@ -137,6 +159,7 @@ def for_each_batch(
     batch_size: int,
     epochs: int,
     samples_key: jax.Array | None = None,
+    samples: Samples | None = None,
 ) -> Carry:
     """Runs ``step`` over every batch of every epoch of a client's round.
 
@@ -155,10 +178,11 @@ def for_each_batch(
       epochs: local epochs.
       samples_key: of the negatives' draw; None: one of the round's own. A key that stays the same
         gives the same negatives in every round.
+      samples: the round's samples, drawn before; None: drawn here. Their ``items`` may be other
+        names of the items, such as rows of a smaller table.
     """
-    if samples_key is None:
-        samples_key = jax.random.fold_in(key, 0)
-    samples = draw_samples(samples_key, data, num_items, negatives)
+    if samples is None:
+        samples = draw_round(key, data, num_items, negatives, samples_key=samples_key)
     total = samples.items.shape[0]
     padding = -total % batch_size
     used = data.positives * (1 + negatives)

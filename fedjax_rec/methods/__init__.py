@@ -26,6 +26,8 @@ from fedjax_rec.methods.pfedrec import pfedrec as _pfedrec
 from fedjax_rec.methods.popularity import PopularityConfig
 from fedjax_rec.methods.popularity import popularity as _popularity
 from fedjax_rec.methods.presets import PRESETS, preset_options
+from fedjax_rec.methods.rqfedrec import RQFedRecConfig
+from fedjax_rec.methods.rqfedrec import rqfedrec as _rqfedrec
 
 __all__ = [
     "PRESETS",
@@ -45,6 +47,7 @@ __all__ = [
     "local",
     "pfedrec",
     "popularity",
+    "rqfedrec",
 ]
 
 
@@ -103,6 +106,7 @@ cgfedrec = _register("cgfedrec", CGFedRecConfig, _cgfedrec)
 pfedrec = _register("pfedrec", PFedRecConfig, _pfedrec)
 fedcia = _register("fedcia", FedCIAConfig, _fedcia)
 fedcia_gf = _register("fedcia-gf", FedCIAGFConfig, _fedcia_gf)
+rqfedrec = _register("rqfedrec", RQFedRecConfig, _rqfedrec)
 fedmf = _register("fedmf", FedMFConfig, _fedmf)
 local = _register("local", LocalConfig, _local)
 popularity = _register("popularity", PopularityConfig, _popularity)

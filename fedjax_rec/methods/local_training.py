@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_rec import uplink
-from fedjax_rec.batches import Batch, ClientData, for_each_batch
+from fedjax_rec.batches import Batch, ClientData, Samples, for_each_batch
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import binary_cross_entropy
@@ -225,6 +225,8 @@ def continue_training(
     regularizer: Callable[[jax.Array], jax.Array] | None = None,
     regularize: jax.Array | bool = True,
     samples_key: jax.Array | None = None,
+    samples: Samples | None = None,
+    num_items: int | None = None,
 ) -> Trained:
     """Trains one client's user side and item table, from optimizers that may have a past.
 
@@ -242,11 +244,14 @@ def continue_training(
       regularize: [] bool, whether there is anything for the regularizer to use yet. Must not
         depend on the client: it skips the work, which a batched condition would not.
       samples_key: as ``for_each_batch``.
+      samples: as ``for_each_batch``: with ``items`` a table of the touched rows only, its items
+        are rows of that table.
+      num_items: m, where ``items`` is such a table; None: it has a row for every item.
 
     Returns:
       What is left after the last batch; ``info.loss`` is the mean objective of the batches.
     """
-    num_items = items.shape[0]
+    num_items = items.shape[0] if num_items is None else num_items
     item_lr, decay = options.items_rate(num_items), options.weight_decay
     user_rule, item_rule = _rules(options, num_items)
 
@@ -302,6 +307,7 @@ def continue_training(
         batch_size=options.batch_size,
         epochs=options.local_epochs,
         samples_key=samples_key,
+        samples=samples,
     )
     info = Info(carry.loss / jnp.maximum(carry.batches, 1))
     return Trained(carry.user, carry.items, carry.optimizers, info)

@@ -1,19 +1,35 @@
-"""Host work between rounds: communities, k-means, graphs, spectra. NumPy in, NumPy out."""
+"""Host work between rounds: communities, k-means, quantization, spectra. NumPy in, NumPy out."""
 
 from fedjax_rec.server.clustering import kmeans
 from fedjax_rec.server.communities import EmptyGraphWarning, communities, modularity
 from fedjax_rec.server.laplace_mean import add_mean_laplace
+from fedjax_rec.server.quantize import (
+    UnusedCodewordsWarning,
+    code_dtype,
+    hash_codes,
+    reconstruct,
+    residual_kmeans,
+    residual_means,
+)
+from fedjax_rec.server.rq_vae import rq_vae_codes
 from fedjax_rec.server.similarity import cosine_similarity_graph, similarity_graph
 from fedjax_rec.server.spectrum import eigenbasis, leading_eigenvectors
 
 __all__ = [
     "EmptyGraphWarning",
+    "UnusedCodewordsWarning",
     "add_mean_laplace",
+    "code_dtype",
     "communities",
     "cosine_similarity_graph",
     "eigenbasis",
+    "hash_codes",
     "kmeans",
     "leading_eigenvectors",
     "modularity",
+    "reconstruct",
+    "residual_kmeans",
+    "residual_means",
+    "rq_vae_codes",
     "similarity_graph",
 ]

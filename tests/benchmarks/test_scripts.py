@@ -15,6 +15,7 @@ import harness
 import leak_detector
 import memory
 import pytest
+import residual_kmeans
 import similarity_budget
 import structure_speed
 
@@ -160,6 +161,31 @@ def test_communities_refuses_more_edges_than_there_is_room_for(tmp_path):
     options = communities.CommunitiesOptions(results=tmp_path, items=100, edges=5_000, groups=10)
     with pytest.raises(harness.InputError, match="use 250 edges or fewer"):
         communities.run(options)
+
+
+def test_residual_kmeans(tmp_path):
+    options = residual_kmeans.QuantizeOptions(toy=True, results=tmp_path)
+    rows = checked(residual_kmeans.run(options), tmp_path)
+    assert [(row["items"], row["codes"]) for row in rows] == [
+        (60, "residual k-means"),
+        (60, "residual k-means, mini-batch"),
+        (60, "residual k-means of 8 components"),
+        (60, "RQ-VAE"),
+        (60, "hash"),
+        (200, "residual k-means"),
+        (200, "residual k-means, mini-batch"),
+        (200, "residual k-means of 8 components"),
+    ]
+    for row in rows:
+        assert 1 > row["error, 1"] > row["error, 2"] > row["error, 3"] >= 0
+        assert row["distinct codes"] <= row["items"]
+        assert 1 <= row["effective, last level"] <= row["codewords"]
+    assert rows[0]["error, 3"] < rows[4]["error, 3"]  # learnt codes beat chance
+
+
+def test_residual_kmeans_refuses_no_turns(tmp_path):
+    with pytest.raises(harness.InputError, match="--turns 0"):
+        residual_kmeans.run(residual_kmeans.QuantizeOptions(results=tmp_path, turns=0))
 
 
 def test_similarity_budget(tmp_path):
