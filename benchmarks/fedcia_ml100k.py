@@ -7,13 +7,12 @@ for a while, and is quoted at its best validation round.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from harness import Options, Table, dataset, main, metrics_at
+import staged
+from harness import Options, Table, dataset, main
 
 import fedjax_rec
 from fedjax_rec.data import Dataset
@@ -82,10 +81,7 @@ def run(options: FedCIAOptions) -> Table:
         raise InputError(f"--methods {' '.join(sorted(unknown))}: choose from {', '.join(METHODS)}")
     if unknown_sizes := set(options.clients) - set(DATASETS):
         raise InputError(f"--clients {' '.join(map(str, unknown_sizes))}: choose from 100, 943")
-    if options.stage < 1 or options.stage % options.eval_every:
-        raise InputError(
-            f"--stage {options.stage} must be a multiple of --eval-every {options.eval_every}"
-        )
+    _stages(options.rounds, options)  # what is wrong with them is said before anything runs
     table = Table("fedcia_ml100k", "ML-100K, 72/8/20, full ranking, test (percent)", options)
     for clients in options.clients:
         data = dataset(DATASETS[clients], options)
@@ -101,7 +97,10 @@ def run(options: FedCIAOptions) -> Table:
     )
     table.note("'local-mf' is FedCIA with no alignment steps: the same backbone, nothing shared.")
     table.note("MRR* and NDCG*: by the release's definitions (fedjax_rec/evaluation/published.py).")
-    table.note("'MB up': a client's upload in a round, of FedCIA a whole Gram matrix.")
+    table.note(
+        "'MB up', 'MB down': a client's mean a round, of FedCIA a whole Gram matrix (none comes "
+        "down in its first round)."
+    )
     return table
 
 
@@ -143,66 +142,29 @@ def _row(name: str, clients: int, data: Dataset, options: FedCIAOptions) -> dict
     if name == "fedcia":
         parts.append(f"steps{options.align_steps}")
     label = "-".join(parts)
-    out = None if options.toy else options.runs / label
-
-    def simulate(rounds: int) -> fedjax_rec.Result:
-        return fedjax_rec.simulate(
-            method,
-            data,
-            rounds=rounds,
-            split="ratio",
-            clients=5 if options.toy and silos else None,
-            seed=options.seed,
-            eval_every=1 if once else options.eval_every,
-            evaluate_at="download" if once else options.evaluate_at,  # type: ignore[arg-type]
-            devices=options.devices,
-            out=out,
-            resume=out is not None,
-            progress=False,
-            label=label,
-        )
-
-    # A toy run keeps nothing to go on from, so it runs through.
-    step = most if out is None else options.stage
-    rounds = 1 if once else min(_first_stage(out, step), most)
-    while True:
-        result = simulate(rounds)
-        best = int(result.summary["best_round"])
-        if once or rounds >= most or rounds - best >= options.patience:
-            break
-        rounds = min(rounds + step, most)
-
-    found = metrics_at(result.history, best)
+    result = staged.train(
+        method,
+        data,
+        staged.Stages(1) if once else _stages(most, options),
+        seed=options.seed,
+        label=label,
+        out=None if options.toy else options.runs / label,
+        clients=5 if options.toy and silos else None,
+        evaluate_at="download" if once else options.evaluate_at,  # type: ignore[arg-type]
+        devices=options.devices,
+    )
     return {
         "clients": clients,
         "method": name,
         "d": None if once else dim,
-        "best": best,
-        "rounds": rounds,
-        "val Recall": 100 * _validation(result.history, best),
-        "Recall@10": 100 * found["recall@10/full"],
-        "MRR@10": 100 * found["mrr@10/full"],
-        "NDCG@10": 100 * found["ndcg@10/full"],
-        "MRR*@10": 100 * found["mrr@10/full-published"],
-        "NDCG*@10": 100 * found["ndcg@10/full-published"],
-        "MB up": found["uplink_bytes"] / 1e6,
-        "s/round": float(result.timings["seconds"].sum()) / len(result.timings),
+        **staged.figures(result),
     }
 
 
-def _validation(history: pd.DataFrame, round_: int) -> float:
-    rows = history[(history["split"] == "val") & (history["round"] == round_)]
-    return float(rows["recall@10/full"].iloc[-1])
-
-
-def _first_stage(out: Path | None, step: int) -> int:
-    """The end of the stage that a run on disk is in: its checkpoint may lie beyond the first."""
-    file = None if out is None else out / "metrics.jsonl"
-    if file is None or not file.exists():
-        return step
-    lines = file.read_text(encoding="utf-8").splitlines()
-    reached = max((json.loads(line)["round"] for line in lines), default=0)
-    return max(step, -(-reached // step) * step)
+def _stages(rounds: int, options: FedCIAOptions) -> staged.Stages:
+    return staged.Stages(
+        rounds, stage=options.stage, patience=options.patience, eval_every=options.eval_every
+    )
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class DataOptions:
       clients: number of clients that the users are grouped into; unset: one user each, or the
         dataset's own grouping.
       client_limit: use the first N clients only; all items stay.
+      click_noise: random items to add to what every user trains on, as a share of it: 0.1 is 10 %.
     """
 
     data: str = "synthetic"
@@ -52,6 +53,7 @@ class DataOptions:
     split: Literal["loo", "ratio"] = "loo"
     clients: int | None = None
     client_limit: int | None = None
+    click_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -255,22 +257,28 @@ def _summary(factory):
 
 def _run(command, arguments):
     import fedjax_rec
+    from fedjax_rec.data import inject_clicks, make_problem
 
     data, run = command.data, command.run
     method = fedjax_rec.methods.REGISTRY[command.name].factory(command.method)
     dataset = fedjax_rec.load_dataset(data.data, **_keywords(data.data_options))
+    problem = make_problem(
+        dataset,
+        split=data.split,
+        protocol=data.protocol,
+        clients=data.clients,
+        client_limit=data.client_limit,
+        seed=run.seed,
+    )
+    problem = inject_clicks(problem, data.click_noise, seed=run.seed)
     out = run.out or _free_folder(
         f"{command.name}-{dataset.name}-{data.protocol}-seed{run.seed}", run.resume
     )
     result = fedjax_rec.simulate(
         method,
-        dataset,
+        problem,
         rounds=run.rounds,
         seed=run.seed,
-        protocol=data.protocol,
-        split=data.split,
-        clients=data.clients,
-        client_limit=data.client_limit,
         cohort=_cohort(run.cohort),
         eval_every=run.eval_every,
         evaluate_at=run.evaluate_at,

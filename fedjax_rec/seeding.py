@@ -30,8 +30,12 @@ class Purpose(IntEnum):
     VALIDATION_CANDIDATES = 10
     TEST_CANDIDATES = 11
     SYNTHETIC = 12
+    CLICKS = 13
 
 
-def host_rng(seed: int, round_: int, purpose: Purpose) -> np.random.Generator:
-    """The host's generator for one purpose in one round (round 0: before training)."""
-    return np.random.default_rng([seed, round_, int(purpose)])
+def host_rng(seed: int, round_: int, purpose: Purpose, *ids: int) -> np.random.Generator:
+    """The host's generator for one purpose in one round (round 0: before training).
+
+    With ``ids``, such as a user's, that one's own.
+    """
+    return np.random.default_rng([seed, round_, int(purpose), *ids])

@@ -13,7 +13,13 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from fedjax_rec import batches
-from fedjax_rec.batches import ClientData, draw_samples, for_each_batch, sample_negatives
+from fedjax_rec.batches import (
+    ClientData,
+    draw_round,
+    draw_samples,
+    for_each_batch,
+    sample_negatives,
+)
 from fedjax_rec.data import make_problem, synthetic
 from tests.problems import client_data, listed, small
 
@@ -198,9 +204,10 @@ draw = jax.jit(draw_samples, static_argnums=(2, 3))
 
 
 @partial(jax.jit, static_argnames="users")
-def record(key, data, *, users):
+def record(key, data, samples=None, samples_key=None, *, users):
     """All batches of a round in the order in which they came, [SLOTS, B] each, and their number."""
-    blank = jnp.full((SLOTS, SIZE), -1)
+    names = () if samples is None else samples.items.shape[1:]
+    rows, blank = jnp.full((SLOTS, SIZE, *names), -1), jnp.full((SLOTS, SIZE), -1)
 
     def step(carry, batch):
         count, items, owners, labels, mask = carry
@@ -213,7 +220,9 @@ def record(key, data, *, users):
             mask.at[count].set(batch.mask.astype(jnp.int32)),
         )
 
-    return for_each_batch(key, data, step, (jnp.int32(0), *[blank] * 4), **OPTIONS)
+    carry = (jnp.int32(0), rows, *[blank] * 3)
+    own = {"samples": samples, "samples_key": samples_key}
+    return for_each_batch(key, data, step, carry, **own, **OPTIONS)
 
 
 def _epochs(data, users):
@@ -289,6 +298,29 @@ def test_padding_changes_no_batch(clients) -> None:
 def test_nobody_has_no_batches() -> None:
     data = client_data(small(), 0)._replace(positives=jnp.int32(0), longest=jnp.int32(0))
     assert int(record(KEY, data, users=False)[0]) == 0
+
+
+@pytest.mark.parametrize("clients", [None, 5])
+def test_a_round_drawn_before_is_the_round(clients) -> None:
+    """From the round's own key or from one of the negatives' own; and by other names."""
+    data, users = client_data(small(clients=clients), 0), clients is not None
+    own_key = jax.random.key(5)
+    samples = draw_round(KEY, data, 40, NEGATIVES)
+    other = draw_round(KEY, data, 40, NEGATIVES, samples_key=own_key)
+    assert (samples.items != other.items).any()
+    recorded = record(KEY, data, samples, users=users)
+    jax.tree.map(np.testing.assert_array_equal, recorded, record(KEY, data, users=users))
+    others = record(KEY, data, other, users=users)
+    drawn = record(KEY, data, samples_key=own_key, users=users)
+    jax.tree.map(np.testing.assert_array_equal, others, drawn)
+
+    # An item may go by several names, such as rows of several tables: [N, 2] come as [B, 2].
+    names = jnp.stack([100 + samples.items, 7 * samples.items], axis=1)
+    count, rows, *rest = record(KEY, data, samples._replace(items=names), users=users)
+    jax.tree.map(np.testing.assert_array_equal, (count, *rest), (recorded[0], *recorded[2:]))
+    items = np.asarray(recorded[1])[: int(count)]
+    np.testing.assert_array_equal(rows[: int(count), :, 0], 100 + items)
+    np.testing.assert_array_equal(rows[: int(count), :, 1], 7 * items)
 
 
 def test_training_never_meets_a_held_out_item_as_a_positive() -> None:

@@ -4,6 +4,7 @@ from fedjax_rec.data.dataset import Dataset
 from fedjax_rec.data.known import KNOWN_DATASETS, KnownDataset
 from fedjax_rec.data.loading import cache_folder, load_dataset, locate
 from fedjax_rec.data.negatives import draw_unseen
+from fedjax_rec.data.noise import inject_clicks
 from fedjax_rec.data.partition import partition
 from fedjax_rec.data.prepare import PUBLISHED_NOTE, forbidden_items, make_problem
 from fedjax_rec.data.problem import Problem, Protocol, Ragged, SplitName
@@ -46,6 +47,7 @@ __all__ = [
     "MissingSemanticsWarning",
     # Making it ready.
     "make_problem",
+    "inject_clicks",
     "forbidden_items",
     "leave_one_out",
     "ratio",

@@ -8,6 +8,7 @@ from fedjax_rec.losses.codebook import (
     codebook_gradient,
     codebook_mse,
     mix,
+    normal_product,
     reconstruct,
     sum_by_code,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "gram_distance",
     "masked_frobenius",
     "mix",
+    "normal_product",
     "reconstruct",
     "structural_loss",
     "sum_by_code",

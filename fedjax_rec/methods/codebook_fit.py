@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,9 +11,12 @@ import optax
 
 from fedjax_rec.data.options import check_choice
 from fedjax_rec.errors import InputError
-from fedjax_rec.losses import mix, reconstruct, sum_by_code
+from fedjax_rec.losses import mix, normal_product, reconstruct, sum_by_code
 
 __all__ = ["Channel", "CodebookFit", "Channels", "fit_codebooks", "rebuild"]
+
+_LEAST_GAIN = 1e-10  # share of the first squared error: items within 1e-5 of the best fit
+_LEAST_SQUARED = 1e-11  # share of the first squared gradient: 3e-6 of its length
 
 
 class Channel(NamedTuple):
@@ -48,8 +50,9 @@ class CodebookFit:
     """How codebooks are fitted to items. The paper leaves all of it open but the squared error.
 
     Attributes:
-      fit: "joint": one squared error, of the mixed channels. "separate": each channel is fitted to
-        the items by itself.
+      fit: "separate": each channel is fitted to the items by itself, so that items hardly move as
+        λ goes from one to the other. "joint": one squared error, of the mixed channels, which fits
+        better in a round, but leaves channels that differ: items jump with every change of λ.
       fit_solver: "cg": conjugate gradients, which need no rate. "adam".
       fit_steps: steps of the solver. The error is a quadratic, so few steps of "cg" go far.
       fit_lr: learning rate of "adam".
@@ -57,14 +60,14 @@ class CodebookFit:
         "samples": as often as it was among the round's samples.
     """
 
-    fit: Literal["joint", "separate"] = "joint"
+    fit: Literal["separate", "joint"] = "separate"
     fit_solver: Literal["cg", "adam"] = "cg"
     fit_steps: int = 15
     fit_lr: float = 0.01
     fit_items: Literal["each", "samples"] = "samples"
 
     def __post_init__(self) -> None:
-        check_choice("fit", self.fit, ("joint", "separate"))
+        check_choice("fit", self.fit, ("separate", "joint"))
         check_choice("fit_solver", self.fit_solver, ("cg", "adam"))
         check_choice("fit_items", self.fit_items, ("each", "samples"))
         if self.fit_steps < 1:
@@ -129,72 +132,86 @@ def fit_codebooks(
 
 
 def _solve(channels, shares, target, importance, options) -> list[jax.Array]:
-    """Fits Σ_c shares_c · reconstruct(B_c, codes_c) to the target; all codebooks at once."""
-    rows = importance[:, None]
+    """Fits Σ_c shares_c · reconstruct(B_c, codes_c) to the target; all codebooks at once.
 
-    def items(books):
-        return _sum(
-            s * reconstruct(b, c.codes) for s, b, c in zip(shares, books, channels, strict=True)
-        )
-
-    def by_code(errors):
-        return [
-            s * sum_by_code(errors, c.codes, codewords=c.codebook.shape[1])
-            for s, c in zip(shares, channels, strict=True)
-        ]
-
-    books = [channel.codebook for channel in channels]
+    Channels are stacked: levels of one codebook, each with its channel's share.
+    """
+    books = jnp.concatenate([channel.codebook for channel in channels])
+    codes = jnp.concatenate([channel.codes for channel in channels], axis=1)
+    levels = len(channels[0].codebook)
+    shares = jnp.repeat(jnp.stack(shares), levels)[:, None, None]
     if options.fit_solver == "cg":
-        return _conjugate_gradients(items, by_code, books, target, rows, options.fit_steps)
+        found = _conjugate_gradients(books, shares, codes, target, importance, options.fit_steps)
+    else:
+        found = _adam(books, shares, codes, target, importance, options)
+    return jnp.split(found, len(channels))
 
+
+def _adam(books, shares, codes, target, importance, options):
     rule = optax.adam(options.fit_lr)
     scale = 2 / jnp.maximum(jnp.sum(importance) * target.shape[1], 1)
 
     def step(_, carry):
         books, state = carry
-        gradient = [g * scale for g in by_code(rows * (items(books) - target))]
+        error = importance[:, None] * (reconstruct(shares * books, codes) - target)
+        gradient = scale * shares * sum_by_code(error, codes, codewords=books.shape[1])
         updates, state = rule.update(gradient, state)
         return optax.apply_updates(books, updates), state
 
     return jax.lax.fori_loop(0, options.fit_steps, step, (books, rule.init(books)))[0]
 
 
-def _conjugate_gradients(items, by_code, books, target, rows, steps):
-    """Conjugate gradients on the normal equations (CGLS), for the change of the codebooks.
+class _Progress(NamedTuple):
+    """Conjugate gradients under way. Codebooks are in units of the items: times their shares."""
+
+    change: jax.Array  # of the codebooks so far
+    gradient: jax.Array  # what is left to fit, added up by code
+    direction: jax.Array  # of the last step; 0 before the first
+    squared: jax.Array  # [] gradient · preconditioned gradient
+    before: jax.Array  # [] the same, a step ago
+
+
+def _conjugate_gradients(books, shares, codes, target, importance, steps):
+    """Preconditioned conjugate gradients on the normal equations, for the change of the codebooks.
+
+    The preconditioner is how much of the samples a codeword makes up. Dividing by it treats rare
+    and common codewords alike, and saves half of the steps. It leaves out the channels' shares on
+    purpose: a channel then moves in proportion to its share. Scaled by them too, both would move
+    the items alike, the one of small share by huge codewords, and items would jump as λ goes on.
 
     The system is singular, since adding a vector to one level and taking it from another changes
-    nothing. From a change of zero, the method stays in the range of its transpose, so it goes to
-    the smallest of all changes that fit best, and a codeword without items does not move.
+    nothing. From a change of zero, the method goes to the smallest of all changes that fit best
+    (each codeword's change counted by its scale), and a codeword without items does not move.
+
+    A step passes over arrays of the codebooks' size only: what it does to the gradient is known
+    from its direction, so the items that are still to be fitted are needed once, at the start.
     """
+    codewords = books.shape[1]
+    rows = importance[:, None]
+    samples = sum_by_code(rows, codes, codewords=codewords)
+    scale = shares**2 / jnp.where(samples > 0, samples, 1)
+    error = target - reconstruct(shares * books, codes)
+    gradient = sum_by_code(rows * error, codes, codewords=codewords)
+    first = jnp.sum(scale * gradient**2)
+    # A step lowers the squared error by squared · length. Where that, or the gradient, is lost in
+    # float32's rounding, the fit is reached: directions are rounding errors, with parts that change
+    # no item, and steps along them soon explode.
+    least_gain = _LEAST_GAIN * jnp.sum(rows * error**2)
+    least_squared = _LEAST_SQUARED * first
 
-    def dot(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
-        return _sum(jnp.vdot(x, y) for x, y in zip(a, b, strict=True))
+    def step(_, carry: _Progress) -> _Progress:
+        ratio = carry.squared / jnp.where(carry.before > 0, carry.before, 1)
+        direction = scale * carry.gradient + ratio * carry.direction
+        along = normal_product(direction, codes, importance)
+        curvature = jnp.vdot(direction, along)
+        length = carry.squared / jnp.where(curvature > 0, curvature, 1)
+        reached = (carry.squared <= least_squared) | (carry.squared * length <= least_gain)
+        length = jnp.where(reached, 0, length)
+        gradient = carry.gradient - length * along
+        following = jnp.where(length > 0, jnp.sum(scale * gradient**2), 0)  # 0: stopped for good
+        change = carry.change + length * direction
+        return _Progress(change, gradient, direction, following, carry.squared)
 
-    def plus(a, factor, b):
-        return [x + factor * y for x, y in zip(a, b, strict=True)]
-
-    residual = target - items(books)
-    gradient = by_code(rows * residual)
-
-    def step(_, carry):
-        books, residual, direction, squared = carry
-        moved = items(direction)
-        curvature = jnp.sum(rows * moved**2)
-        # Nothing left to gain: 0/0 would be the step's length, and the direction is 0 anyway.
-        length = squared / jnp.where(curvature > 0, curvature, 1)
-        books = plus(books, length, direction)
-        residual = residual - length * moved
-        gradient = by_code(rows * residual)
-        following = dot(gradient, gradient)
-        direction = plus(gradient, following / jnp.where(squared > 0, squared, 1), direction)
-        return books, residual, direction, following
-
-    carry = (books, residual, gradient, dot(gradient, gradient))
-    return jax.lax.fori_loop(0, steps, step, carry)[0]
-
-
-def _sum(terms):
-    total, *rest = terms
-    for term in rest:
-        total = total + term
-    return total
+    nothing = jnp.zeros_like(books)
+    start = _Progress(nothing, gradient, nothing, first, jnp.float32(0))
+    return books + jax.lax.fori_loop(0, steps, step, start).change / shares

@@ -13,13 +13,13 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from fedjax_rec import uplink
 from fedjax_rec.batches import Batch, ClientData, Samples, for_each_batch
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import binary_cross_entropy
+from fedjax_rec.methods.adam import fresh_adam, gradient_of_table, take_adam_step
 from fedjax_rec.methods.contract import Info
 from fedjax_rec.models import LinearHead, score
 
@@ -130,11 +130,11 @@ def initial_head(key: jax.Array, problem: Problem, dim: int) -> Any:
 
 
 class Optimizers(NamedTuple):
-    """State of a client's optimizers.
+    """State of a client's optimizers: ``AdamState``; () under SGD, which has none.
 
     Attributes:
       user: of the user side.
-      items: of the item table; () under SGD, which has none.
+      items: of the item table.
     """
 
     user: Any
@@ -152,8 +152,9 @@ class Trained(NamedTuple):
 
 def fresh_optimizers(user: Any, items: jax.Array, options: LocalTraining) -> Optimizers:
     """Optimizers that have not stepped yet, for a user side and an [m, d] table of items."""
-    user_rule, item_rule = _rules(options, items.shape[0])
-    return Optimizers(user_rule.init(user), () if item_rule is None else item_rule.init(items))
+    if options.optimizer == "sgd":
+        return Optimizers((), ())
+    return Optimizers(fresh_adam(user), fresh_adam(items))
 
 
 def train_locally(
@@ -253,7 +254,6 @@ def continue_training(
     """
     num_items = items.shape[0] if num_items is None else num_items
     item_lr, decay = options.items_rate(num_items), options.weight_decay
-    user_rule, item_rule = _rules(options, num_items)
 
     def step(carry: _Carry, batch: Batch) -> _Carry:
         active = jnp.any(batch.mask)
@@ -261,13 +261,14 @@ def continue_training(
         loss, (user_gradient, row_gradient) = jax.value_and_grad(objective, argnums=(0, 1))(
             carry.user, rows, batch
         )
-        user, user_state = _apply(
-            user_rule, user_gradient, carry.optimizers.user, carry.user, active
+        user, user_state = _step_user(
+            carry.user, user_gradient, carry.optimizers.user, options, active
         )
         if user_first:
             row_gradient = jax.grad(objective, argnums=1)(user, rows, batch)
 
-        if item_rule is None:
+        if options.optimizer == "sgd":
+            # Without state, it leaves untouched rows alone: only a batch's own are ever written.
             table, item_state = carry.items, carry.optimizers.items
             if regularizer is not None:
                 table = jax.lax.cond(
@@ -280,14 +281,20 @@ def continue_training(
                 table = table - jnp.where(active, item_lr * decay, 0.0) * carry.items
             table = table.at[batch.items].add(-item_lr * row_gradient)
         else:
-            gradient = jnp.zeros_like(carry.items)
-            if regularizer is not None:
+            if regularizer is None:
+                gradient = gradient_of_table(batch.items, row_gradient, len(carry.items))
+            else:
                 gradient = jax.lax.cond(
                     regularize, jax.grad(regularizer), jnp.zeros_like, carry.items
                 )
-            gradient = gradient.at[batch.items].add(row_gradient)
-            table, item_state = _apply(
-                item_rule, gradient, carry.optimizers.items, carry.items, active
+                gradient = gradient.at[batch.items].add(row_gradient)
+            table, item_state = take_adam_step(
+                carry.items,
+                gradient,
+                carry.optimizers.items,
+                lr=item_lr,
+                weight_decay=decay,
+                active=active,
             )
         return _Carry(
             user,
@@ -313,27 +320,11 @@ def continue_training(
     return Trained(carry.user, carry.items, carry.optimizers, info)
 
 
-def _rules(options, num_items):
-    """The user side's and the items' optimizer; None for items under SGD.
-
-    Plain SGD needs no state and leaves untouched rows alone: only its rows are ever written.
-    """
-    user = _optimizer(options.optimizer, options.lr, options.weight_decay)
-    if options.optimizer == "sgd":
-        return user, None
-    rate = options.items_rate(num_items)
-    return user, _optimizer(options.optimizer, rate, options.weight_decay)
-
-
-def _optimizer(name, lr, decay):
-    rule = optax.sgd(lr) if name == "sgd" else optax.adam(lr)
-    # Before Adam's moments, as torch has it: this is L2 regularization, not AdamW.
-    return optax.chain(optax.add_decayed_weights(decay), rule) if decay else rule
-
-
-def _apply(rule, gradient, state, parameters, active):
-    """One optimizer step, undone for a batch of padding (Adam moves on zero gradients too)."""
-    updates, stepped = rule.update(gradient, state, parameters)
-    updates = jax.tree.map(lambda u: jnp.where(active, u, 0), updates)
-    state = jax.tree.map(lambda new, old: jnp.where(active, new, old), stepped, state)
-    return optax.apply_updates(parameters, updates), state
+def _step_user(user, gradient, state, options, active):
+    """One step of the user side; none for a batch of padding."""
+    if options.optimizer == "adam":
+        return take_adam_step(
+            user, gradient, state, lr=options.lr, weight_decay=options.weight_decay, active=active
+        )
+    rate, decay = jnp.where(active, options.lr, 0), options.weight_decay
+    return jax.tree.map(lambda x, g: x - rate * (g + decay * x), user, gradient), state

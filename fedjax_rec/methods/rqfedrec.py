@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_rec import uplink
-from fedjax_rec.batches import Batch, ClientData, Samples, draw_round
+from fedjax_rec.batches import ClientData, draw_round
 from fedjax_rec.data import Problem, item_semantics
 from fedjax_rec.data.options import check_choice
 from fedjax_rec.errors import InputError
-from fedjax_rec.losses import binary_cross_entropy, reconstruct, sum_by_code
+from fedjax_rec.losses import reconstruct, sum_by_code
+from fedjax_rec.methods.code_training import train_codebooks, train_rows
 from fedjax_rec.methods.codebook_fit import Channel, Channels, CodebookFit, fit_codebooks, rebuild
 from fedjax_rec.methods.contract import (
     Broadcast,
@@ -25,12 +26,7 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.fedmf import FedMFConfig, fedmf
-from fedjax_rec.methods.local_training import (
-    LocalTraining,
-    Uplink,
-    continue_training,
-    fresh_optimizers,
-)
+from fedjax_rec.methods.local_training import LocalTraining, Uplink
 from fedjax_rec.methods.recoding import Coding, codes_of, mixing_weight, recode
 from fedjax_rec.methods.touched import Touched, touched_rows
 from fedjax_rec.models import MF, score
@@ -64,7 +60,7 @@ class RQFedRecConfig(LocalTraining, Uplink, Coding, CodebookFit):
     item_lr: float | None = 0.01
     batch_size: int = 1024
     local_epochs: int = 2
-    init_std: float = 0.01
+    init_std: float = 0.001
     semantics: str | None = None
     noise: float = 0.0
     weighting: Literal["data", "touched"] = "data"
@@ -80,6 +76,11 @@ class RQFedRecConfig(LocalTraining, Uplink, Coding, CodebookFit):
             check_choice("without", self.without, _PARTS)
         if not 0 <= self.noise < float("inf"):
             raise InputError(f"noise={self.noise} must be a finite number, 0 or more")
+        if self.noise and self.laplace and self.without == "codebooks":
+            raise InputError(
+                "noise and laplace are one and the same with without='codebooks', where item "
+                "embeddings are what is uploaded: give one of them"
+            )
         if self.noise and self.without == "item-embeddings":
             raise InputError(
                 "noise is added to item embeddings: leave it out with without='item-embeddings', "
@@ -108,8 +109,9 @@ class Weighted(NamedTuple):
     """One channel's codebook as it is uploaded.
 
     Attributes:
-      codebook: [L, M, d] float32; 0 where ``present`` is 0.
-      present: [L, M] float32, whether a codeword counts for this client; () where all do.
+      codebook: [L, M, d] float32.
+      present: [L, M] bool, whether a codeword counts for this client; () where all do. Not floats,
+        which an uplink transform would clip, quantize and add noise to.
     """
 
     codebook: jax.Array
@@ -207,18 +209,20 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
         )
         counts = jnp.zeros(touched.mask.shape).at[touched.samples.items].add(samples.valid)
         if direct:
-            user, books, info = _train_codebooks(
-                key, client.user, channels, touched.samples, data, config, m
+            user, trained, info = train_codebooks(
+                key, client.user, channels, touched.samples, data, config, num_items=m
             )
-            rows = rebuild(_with_codebooks(channels, books))
+            rows = rebuild(trained)
+            books = trained.semantic.codebook, trained.collaborative.codebook
         else:
             rows = touched.rows(shared.items)
-            user, rows, info = _train_items(
-                key, client.user, rows, touched.samples, data, config, m
+            user, rows, info = train_rows(
+                key, client.user, rows, touched.samples, data, config, num_items=m
             )
             target = rows
             if config.noise:
-                noise_key = jax.random.fold_in(key, -1)
+                # The last number that fold_in takes: samples and shuffles count up from 0.
+                noise_key = jax.random.fold_in(key, 2**32 - 1)
                 target = rows + config.noise * jax.random.laplace(noise_key, rows.shape)
             importance = counts if config.fit_items == "samples" else jnp.sign(counts)
             books = fit_codebooks(channels, target, importance, config)
@@ -230,11 +234,18 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
         if config.weighting == "data":
             return Weighted(book, ())
         used = sum_by_code(jnp.sign(counts)[:, None], codes, codewords=config.codewords)
-        present = jnp.sign(used[..., 0])
-        return Weighted(book * present[..., None], present)
+        return Weighted(book, used[..., 0] > 0)
 
     def retain(client: Client) -> Client:
         return Client(client.user, (), ())
+
+    def reduce(acc: Any, uploads: Upload, weights: jax.Array) -> tuple[Any, None]:
+        if config.weighting == "touched":
+            # Here and not on the client: noise of the uplink is on every codeword that it sent.
+            uploads = Upload(
+                *(Weighted(book * present[..., None], present) for book, present in uploads)
+            )
+        return weighted_sum(acc, uploads, weights)
 
     def server_step(key: jax.Array, server: Server, reduced: Any) -> Server:
         def mean(channel: Channel, total: Weighted) -> Channel:
@@ -257,9 +268,10 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
             return server
         semantic, collaborative, weight = server.channels
         coded = bool(server.coded)
-        # A hash of the items' ids does not change with their embeddings.
-        fixed = config.fix_collaborative or config.codebook == "hash"
-        if round_ % config.recode_every == 0 and not (server.recode_error >= 0 and fixed):
+        fixed = config.fix_collaborative and float(server.recode_error) >= 0
+        if config.codebook == "hash":  # of the items' ids: embeddings do not change it
+            fixed = coded
+        if round_ % config.recode_every == 0 and not fixed:
             previous = reconstruct(*(collaborative if coded else semantic))
             made = recode(
                 np.asarray(rebuild(server.channels)),
@@ -309,6 +321,8 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
         }
 
     def epsilon(upload: Upload, rounds: int) -> float | None:
+        if config.weighting == "touched":
+            return None  # which codewords a client uses is sent as it is
         rows = 2 * config.levels * config.codewords
         return uplink.epsilon(config.clip, config.laplace, rows=rows, dim=config.dim, rounds=rounds)
 
@@ -329,7 +343,7 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
         retain=retain,
         uplink=transform,
         weight=lambda data: data.positives.astype(jnp.float32),
-        reduce=weighted_sum,
+        reduce=reduce,
         server_step=server_step,
         between_rounds=between_rounds,
         scores=scores,
@@ -352,71 +366,3 @@ def _item_embeddings(config: RQFedRecConfig) -> Method:
 def _own(channel: Channel, touched: Touched) -> Channel:
     """A channel with the codes of the touched items only."""
     return channel._replace(codes=touched.rows(channel.codes))
-
-
-def _with_codebooks(channels: Channels, books: tuple[jax.Array, jax.Array]) -> Channels:
-    return channels._replace(
-        semantic=channels.semantic._replace(codebook=books[0]),
-        collaborative=channels.collaborative._replace(codebook=books[1]),
-    )
-
-
-def _train_items(key, user, rows, samples: Samples, data, config, num_items):
-    """Trains a client's users and the rows of its touched items."""
-    model = MF(data.num_users)
-
-    def objective(user: Any, rows: jax.Array, batch: Batch) -> jax.Array:
-        logits = score(model, user, batch.users, rows)
-        return binary_cross_entropy(logits, batch.labels, batch.mask)
-
-    trained = continue_training(
-        key,
-        objective,
-        user,
-        rows,
-        fresh_optimizers(user, rows, config),
-        data,
-        config,
-        user_first=False,
-        samples=samples,
-        num_items=num_items,
-    )
-    return trained.user, trained.items, trained.info
-
-
-def _train_codebooks(key, user, channels: Channels, samples: Samples, data, config, num_items):
-    """Trains a client's users and the codebooks themselves: an item's row is a sum of 2·L rows."""
-    model = MF(data.num_users)
-    semantic, collaborative, weight = channels
-    levels, words, dim = semantic.codebook.shape
-    table = jnp.concatenate([c.codebook.reshape(-1, dim) for c in (semantic, collaborative)])
-    codes = jnp.concatenate([semantic.codes, collaborative.codes], axis=1).astype(jnp.int32)
-    codes = codes + words * jnp.arange(2 * levels)
-    shares = jnp.repeat(jnp.stack([1 - weight, weight]), levels)
-
-    def objective(user: Any, rows: jax.Array, batch: Batch) -> jax.Array:
-        items = jnp.einsum("bld,l->bd", rows, shares)
-        logits = score(model, user, batch.users, items)
-        return binary_cross_entropy(logits, batch.labels, batch.mask)
-
-    trained = continue_training(
-        key,
-        objective,
-        user,
-        table,
-        fresh_optimizers(user, table, config),
-        data,
-        config,
-        user_first=False,
-        samples=samples._replace(items=codes[samples.items]),
-        num_items=num_items,
-    )
-    books = trained.items.reshape(2, levels, words, dim)
-    # A channel without weight has no gradient, but weight decay would shrink it.
-    books = jnp.stack(
-        [
-            jnp.where(weight < 1, books[0], semantic.codebook),
-            jnp.where(weight > 0, books[1], collaborative.codebook),
-        ]
-    )
-    return trained.user, (books[0], books[1]), trained.info

@@ -7,15 +7,22 @@ import math
 import alignfedrec_ml100k
 import alignfedrec_search
 import cgfedrec_ml100k
+import click_noise
 import client_sweep
 import communities
 import fedcia_ml100k
 import gpu
 import harness
+import information_volume
+import ldp
 import leak_detector
 import memory
 import pytest
+import recall_bytes
 import residual_kmeans
+import rqfedrec_ablations
+import rqfedrec_quality
+import rqfedrec_search
 import similarity_budget
 import structure_speed
 
@@ -317,6 +324,191 @@ def test_fedcia_ml100k_stops_early_and_goes_on_from_disk(tmp_path, monkeypatch):
 def test_fedcia_ml100k_refuses_what_it_does_not_know(tmp_path, wrong):
     with pytest.raises(harness.InputError):
         fedcia_ml100k.run(fedcia_ml100k.FedCIAOptions(toy=True, results=tmp_path, **wrong))
+
+
+def test_click_noise(tmp_path):
+    options = click_noise.ClickNoiseOptions(
+        toy=True,
+        results=tmp_path,
+        rounds=2,
+        seeds=(0,),
+        fractions=(0.1,),
+        methods=("fedmf", "popularity"),
+    )
+    rows = checked(click_noise.run(options), tmp_path)
+    assert [(row["method"], row["clicks %"]) for row in rows] == [
+        *(("FedMF", 0), ("FedMF", 10)),
+        *(("popularity", 0), ("popularity", 10)),
+    ]
+    for row in rows:
+        assert row["clicks %"] or row["Recall lost %"] == 0
+        assert row["clicks %"] == 0 or row["Recall lost %"] != 0
+    assert (tmp_path / "click_noise.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ldp(tmp_path):
+    options = ldp.LDPOptions(
+        toy=True,
+        results=tmp_path,
+        rounds=2,
+        seeds=(0,),
+        scales=(0.5,),
+        lines=("rqfedrec", "popularity"),
+    )
+    table = ldp.run(options)
+    rows = checked(table, tmp_path)
+    assert [(row["method"], row["δ"]) for row in rows] == [
+        *(("RQFedRec", 0), ("RQFedRec", 0.5)),
+        ("popularity", 0),
+    ]
+    assert any("no ε follows" in note for note in table.notes)
+    assert (tmp_path / "ldp.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_information_volume(tmp_path):
+    options = information_volume.VolumeOptions(
+        toy=True, results=tmp_path, rounds=3, parts=tmp_path / "parts"
+    )
+    rows = checked(information_volume.run(options), tmp_path)
+    assert [row["method"] for row in rows] == ["FedMF"] * 11 + ["RQFedRec"] * 11
+    for row in rows:
+        assert 0 < row["later"] < 2_000
+        assert 0 < row["kept %"] <= 100.01  # no shortcut is longer than the way
+    shares = [row["% of clicks"] for row in rows[1:11]]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100)
+    assert (tmp_path / "information_volume.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "parts").exists()  # toy figures are not kept
+
+
+def test_rqfedrec_quality(tmp_path):
+    options = rqfedrec_quality.QualityOptions(
+        toy=True,
+        results=tmp_path,
+        methods=("rqfedrec", "popularity"),
+        federations=("ml-100k-ratio",),
+        seeds=(0, 1),
+        rounds=2,
+    )
+    table = rqfedrec_quality.run(options)
+    rows = checked(table, tmp_path)
+    assert [row["method"] for row in rows] == [
+        *("rqfedrec", "rqfedrec (published)", "popularity"),
+        *("fedmf (published)", "local-mf (published)", "fedcia (published)"),
+    ]
+    ours, paper = rows[0], rows[1]
+    assert ours["seeds"] == 2
+    assert ours["± Recall@10"] > 0
+    share = ours["Recall@10"] / paper["Recall@10"]
+    assert f"rqfedrec {share:.0%} of published" in table.notes[0]
+
+
+def test_rqfedrec_quality_says_whether_the_published_order_holds():
+    ours = {"rqfedrec": 15.0, "fedmf": 15.5, "local-mf": 5.0, "rqfedrec (published)": 20.0}
+    rows = [
+        {"federation": "ml-1m-ratio", "method": name, "Recall@10": value}
+        for name, value in ours.items()
+    ]
+    assert rqfedrec_quality._verdict("ml-1m-ratio", rows) == (
+        "ml-1m-ratio, Recall@10: rqfedrec 15.00 BELOW fedmf 15.50; fedmf 15.50 ≥ local-mf 5.00; "
+        "rqfedrec 75% of published (MISSES)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"methods": ("pfedrec",)}, "--methods pfedrec: choose from rqfedrec"),
+        ({"federations": ("ml-1m",)}, "--federations ml-1m: choose from ml-100k-ratio"),
+        ({"seeds": ()}, "--seeds"),
+        ({"large_seeds": (1, 1)}, "--seeds 1 1"),
+        ({"stage": 3, "toy": False}, "--stage 3 must be a multiple of --eval-every 5"),
+    ],
+)
+def test_rqfedrec_quality_refuses_what_it_cannot_run(tmp_path, wrong, message):
+    options = {"toy": True, "results": tmp_path, **wrong}
+    with pytest.raises(harness.InputError, match=message):
+        rqfedrec_quality.run(rqfedrec_quality.QualityOptions(**options))
+
+
+def test_rqfedrec_ablations(tmp_path):
+    options = rqfedrec_ablations.AblationOptions(
+        toy=True, results=tmp_path, variants=("w/o codebooks",), rounds=2
+    )
+    rows = checked(rqfedrec_ablations.run(options), tmp_path)
+    assert [(row["variant"], row["kind"]) for row in rows] == [
+        ("RQFedRec", "full"),
+        ("w/o codebooks", "left out"),
+    ]
+    assert rows[1]["Δ Recall@10"] == rows[1]["Recall@10"] - rows[0]["Recall@10"]
+    assert (tmp_path / "rqfedrec_ablations.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(harness.InputError, match="--variants 'w/o users': choose from"):
+        rqfedrec_ablations.run(dataclasses.replace(options, variants=("w/o users",)))
+
+
+def test_rqfedrec_search(tmp_path):
+    options = rqfedrec_search.SearchOptions(
+        toy=True, results=tmp_path, methods=("fedmf",), rounds=2, dim=4
+    )
+    table = rqfedrec_search.run(options)
+    rows = checked(table, tmp_path)
+    assert sorted(row["kind"] for row in rows) == ["grid", "single"]
+    scores = [row["val Recall"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert any(rows[0]["trial"] in note for note in table.notes)
+    with pytest.raises(harness.InputError, match="--methods popularity: choose from"):
+        rqfedrec_search.run(dataclasses.replace(options, methods=("popularity",)))
+
+
+def test_rqfedrec_search_goes_on_past_failures_and_from_its_log(tmp_path, monkeypatch):
+    calls = []
+
+    def validate(method, problem, budget, *, seed, devices):
+        calls.append(method.config)
+        if method.config.lr == 0.03:
+            raise harness.TrainingError("diverged")
+        found = 10 + method.config.lr - method.config.init_std
+        return {"val Recall": found, "val NDCG": 5.0, "best": 5, "rounds": 10, "s/round": 0.1}
+
+    toy = harness.Options(toy=True)
+    monkeypatch.setattr(rqfedrec_search, "dataset", lambda name, _: harness.dataset(name, toy))
+    monkeypatch.setattr(rqfedrec_search.trials, "validate", validate)
+    options = rqfedrec_search.SearchOptions(
+        results=tmp_path, methods=("fedmf",), trials=tmp_path / "log.jsonl"
+    )
+    first = rqfedrec_search.run(options)
+    grid = len(rqfedrec_search.LEARNING_RATES) * len(rqfedrec_search.WEIGHT_DECAYS)
+    assert len(calls) == len(first.rows) == grid + len(rqfedrec_search.SINGLES["fedmf"])
+    assert "learning rate 0.01, decay 0" in first.notes[0]  # singles are changes to this
+    assert all(config.lr == 0.01 for config in calls[grid:])
+    assert first.rows[0]["trial"].endswith("init_std 0.0001")
+    failed = [row for row in first.rows if row["val Recall"] is None]
+    assert [row["error"] for row in failed] == ["diverged"] * len(rqfedrec_search.WEIGHT_DECAYS)
+    assert first.rows[-len(failed) :] == failed
+
+    assert rqfedrec_search.run(options).rows == first.rows
+    assert len(calls) == len(first.rows)
+    rqfedrec_search.run(dataclasses.replace(options, retry_failed=True))
+    assert len(calls) == len(first.rows) + len(failed)
+
+
+def test_recall_bytes(tmp_path):
+    options = recall_bytes.BytesOptions(
+        toy=True, results=tmp_path, methods=("popularity", "rqfedrec"), rounds=2
+    )
+    table = recall_bytes.run(options)
+    rows = checked(table, tmp_path)
+    assert [(row["method"], row["channels"], row["bits"]) for row in rows] == [
+        ("popularity", None, None),
+        ("rqfedrec", 2, None),
+        ("rqfedrec", 1, 8),
+    ]
+    assert all(row["kB"] == pytest.approx(row["kB down"] + row["kB up"]) for row in rows)
+    assert rows[2]["kB up"] < rows[1]["kB up"]
+    assert any(row["smallest"] for row in rows)
+    assert (tmp_path / "recall_bytes.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(harness.InputError, match="--methods fedcia: choose from local-mf"):
+        recall_bytes.run(dataclasses.replace(options, methods=("fedcia",)))
 
 
 def test_structure_speed(tmp_path):

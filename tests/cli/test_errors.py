@@ -3,10 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fedjax_rec.methods import REGISTRY
-from tests.cli.commands import COMMAND, TINY, error_line, process, refused
+from tests.cli.commands import COMMAND, TINY, error_line, here, process, refused, summary
 
 FIRST = next(iter(REGISTRY))
 RUN = ("run", "cgfedrec", *TINY, "--clusters", "5", "--rounds", "1")
@@ -41,6 +42,7 @@ OPTIONS = {
     "seed": (("--seed", "-1"), "seed=-1 is no seed"),
     "clients": (("--clients", "25"), "clients=25 is more than the 24 users"),
     "client limit": (("--client-limit", "25"), "client_limit=25 is more than the 24 clients"),
+    "click noise": (("--click-noise", "10"), "click noise of 10.0 must be from 0 to 1 (0.1 is"),
     "clusters": (("--clusters", "41"), "clusters=41 is more than the 40 items of synthetic"),
     "temperature": (("--temperature", "0.01"), "temperature=0.01 is too small for float32"),
     "learning rate": (("--lr", "nan"), "lr=nan must be a finite number"),
@@ -96,6 +98,69 @@ def test_a_broken_file_names_its_line(tmp_path, capfd):
     message = refused(capfd, "run", "local", "--data", path, "--out", tmp_path / "run")
     assert f"{path}:3" in message
     assert not (tmp_path / "run").exists()
+
+
+CODES = {
+    "levels": (("--levels", "0"), "levels=0 must be at least 1"),
+    "codewords": (("--codewords", "0"), "codewords=0 must be at least 1"),
+    "more codewords than items": (("--codewords", "41"), "use at most 40"),
+    "more codewords by default": (("--codewords", "256"), "more than the 40 items of synthetic"),
+    "whole levels": (("--levels", "1.5"), "--levels: '1.5' is not a whole number"),
+    "recode every": (("--recode-every", "0"), "recode_every=0 must be at least 1"),
+    "warm-up": (("--warmup", "0"), "warmup=0 must be at least 1"),
+    "noise": (("--noise", "-0.1"), "noise=-0.1 must be a finite number, 0 or more"),
+    "noise that is none": (("--noise", "nan"), "noise=nan must be a finite number, 0 or more"),
+    "endless noise": (("--noise", "inf"), "noise=inf must be a finite number, 0 or more"),
+    "noise on nothing": (("--noise", "1", "--without", "item-embeddings"), "or use laplace"),
+    "part": (("--without", "titles"), "--without: 'titles'"),
+    "semantics": (("--semantics", "titles"), "semantics='titles' is no source of item vectors"),
+    "no such file": (("--semantics", "no/such.npz"), "no/such.npz"),
+}
+VECTORS = {
+    "a row too few": (np.ones((39, 5)), "(39, 5) where 40 item ids need (40, width)"),
+    "no rows": (np.ones(40), "(40,) where 40 item ids need (40, width)"),
+    "no width": (np.ones((40, 0)), "(40, 0) where 40 item ids need (40, width)"),
+    "a NaN": (np.where(np.eye(40, 5), np.nan, 1), "holds NaN or infinity (as do 5 in all)"),
+    "infinity": (np.where(np.eye(40, 5), np.inf, 1), "holds NaN or infinity (as do 5 in all)"),
+    "words": (np.full((40, 5), "x"), "'embedding' is <U1; save numbers"),
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_codes_that_cannot_be(name, capfd, tmp_path):
+    options, told = CODES[name]
+    out = tmp_path / "run"
+    assert told in refused(
+        capfd, "run", "rqfedrec", *TINY, "--codewords", "5", "--out", out, *options
+    )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_item_vectors_that_cannot_be(name, capfd, tmp_path):
+    vectors, told = VECTORS[name]
+    path, out = tmp_path / "vectors.npz", tmp_path / "run"
+    np.savez(path, item_id=np.arange(40), embedding=vectors)
+    arguments = ("--codewords", "5", "--semantics", path, "--out", out)
+    message = refused(capfd, "run", "rqfedrec", *TINY, *arguments)
+    assert message.startswith(f"{path}: ")
+    assert told in message
+    assert not out.exists()
+
+
+def test_without_content_there_is_no_semantic_channel(tmp_path, capfd):
+    """And what the message offers works."""
+    path, out = tmp_path / "plain.csv", tmp_path / "run"
+    rows = (f"{user},{10 * user + item},{item}\n" for user in range(6) for item in range(9))
+    path.write_text("user,item,timestamp\n" + "".join(rows))
+    tiny = ("--dim", "2", "--codewords", "3", "--fit-steps", "1", "--rounds", "1", "--quiet")
+    run = ("run", "rqfedrec", "--data", path, "--out", out, "--no-report", *tiny)
+    message = refused(capfd, *run)
+    assert message.startswith("plain: no titles and no genres")
+    assert message.endswith("give --semantics PATH.npz, or run --without semantic")
+    assert not out.exists()
+    here(*run, "--without", "semantic")
+    assert summary(out)
 
 
 def test_report_refuses_what_is_no_run(tmp_path, capfd):

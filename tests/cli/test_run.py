@@ -24,7 +24,7 @@ KEYS = {
 DATA_AND_RUN_OPTIONS = (
     *("data", "data-options", "protocol", "split", "clients", "client-limit", "rounds", "cohort"),
     *("seed", "eval-every", "chunk", "evaluate-at", "checkpoint-every", "out", "resume", "debug"),
-    *("devices", "label", "no-report", "quiet"),
+    *("devices", "label", "no-report", "quiet", "click-noise"),
 )
 
 
@@ -110,6 +110,17 @@ def test_the_configuration_is_resolved(run):
     assert {"python", "jax", "fedjax-rec"} <= set(found["versions"])
     assert "git_commit" in found
     assert found["command"].startswith("fedjax-rec run cgfedrec --data-options users=24")
+
+
+def test_click_noise_is_on_record(tmp_path):
+    common = ("run", "popularity", *TINY, "--rounds", 1, "--no-report", "--quiet")
+    here(*common, "--out", tmp_path / "clean")
+    here(*common, "--click-noise", 0.5, "--out", tmp_path / "noisy")
+    clean, noisy = (config(tmp_path / name)["data"] for name in ("clean", "noisy"))
+    assert noisy["interactions"] > clean["interactions"]
+    assert noisy["fingerprint"] != clean["fingerprint"]
+    (note,) = set(noisy["notes"]) - set(clean["notes"])
+    assert note.startswith("click noise 0.5: ")
 
 
 def test_the_summary_says_what_matters(run):

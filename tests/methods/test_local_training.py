@@ -1,5 +1,7 @@
 """Local training of the embedding methods against NumPy (SGD) and optax on dense gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,12 @@ import optax
 import pytest
 
 from fedjax_rec import methods
-from fedjax_rec.batches import ClientData
+from fedjax_rec.batches import ClientData, draw_round
+from fedjax_rec.losses import binary_cross_entropy
 from fedjax_rec.methods import Broadcast
 from fedjax_rec.methods.cgfedrec import Labels
+from fedjax_rec.methods.local_training import LocalTraining, continue_training, fresh_optimizers
+from fedjax_rec.models import MF, score
 from tests.losses.reference import contrastive_gradient
 from tests.methods import reference
 from tests.problems import client_data, small
@@ -191,3 +196,42 @@ def test_batches_of_padding_change_nothing(name, optimizer) -> None:
     same, _, info = update(KEY, client, download, nobody)
     jax.tree.map(np.testing.assert_array_equal, same, client)
     assert float(info.loss) == 0
+
+
+@pytest.mark.parametrize(("optimizer", "user_first"), [("sgd", False), ("adam", True)])
+def test_items_in_another_order_train_alike(optimizer, user_first) -> None:
+    """A table in which items go by other names, their samples renamed: same rows, same users.
+
+    The items' rate goes by the number of items that the caller names, not by the table's rows.
+    """
+    options = LocalTraining(**OPTIONS, optimizer=optimizer, weight_decay=0.01)
+    data = client_data(small(clients=5), 0)
+    data = data._replace(longest=data.positives)
+    user_key, items_key = jax.random.split(jax.random.key(5))
+    user = {"embedding": jax.random.normal(user_key, (data.num_users, 4))}
+    items = jax.random.normal(items_key, (ITEMS, 4))
+    place = np.random.default_rng(0).permutation(ITEMS + 9)[:ITEMS]  # among rows of nobody
+    samples = draw_round(KEY, data, ITEMS, options.negatives)
+
+    def objective(user, rows, batch):
+        logits = score(MF(data.num_users), user, batch.users, rows)
+        return binary_cross_entropy(logits, batch.labels, batch.mask)
+
+    @jax.jit
+    def train(table, samples):
+        return continue_training(
+            *(KEY, objective, user, table, fresh_optimizers(user, table, options), data, options),
+            user_first=user_first,
+            samples=samples,
+            num_items=ITEMS,
+        )
+
+    plain = train(items, samples)
+    table = jnp.ones((ITEMS + 9, 4)).at[place].set(items)
+    renamed = train(table, samples._replace(items=jnp.asarray(place)[samples.items]))
+    np.testing.assert_allclose(renamed.items[place], plain.items, rtol=1e-4, atol=1e-5)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), renamed.user, plain.user
+    )
+    assert float(renamed.info.loss) == pytest.approx(float(plain.info.loss), rel=1e-5)
+    assert np.abs(plain.items - items).max() > 0.05
