@@ -83,16 +83,12 @@ def take_adam_step(
         v = square_decay * v + square_share * g**2
         return x - rate * m / (jnp.sqrt(v * unbias) + _EPSILON), m, v
 
-    leaves, tree = jax.tree.flatten(parameters)
-    stepped = [
-        leaf(*each)
-        for each in zip(
-            leaves,
-            *(tree.flatten_up_to(t) for t in (gradient, state.mean, state.square)),
-            strict=True,
-        )
-    ]
-    moved, mean, square = (tree.unflatten(part) for part in zip(*stepped, strict=True))
+    trees = (parameters, gradient, state.mean, state.square)
+    stepped = [leaf(*each) for each in zip(*map(jax.tree.leaves, trees), strict=True)]
+    structure = jax.tree.structure(parameters)
+    moved, mean, square = (
+        jax.tree.unflatten(structure, part) for part in zip(*stepped, strict=True)
+    )
     return moved, AdamState(steps, mean, square)
 
 
