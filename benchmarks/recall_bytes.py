@@ -33,32 +33,22 @@ POINTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "local-mf": ({"dim": 512},),
     "popularity": ({},),
     "fedmf": (
-        *({"dim": dim} for dim in (4, 8, 16, 32, 64, 128, 256, 512)),
-        {"dim": 16, "bits": 8},
-        {"dim": 64, "bits": 8},
+        *({"dim": dim} for dim in (8, 16, 32, 64, 512)),
+        {"dim": 32, "bits": 8},
         {"dim": 64, "bits": 4},
     ),
     "rqfedrec": (
         # Width, at the paper's M = 256 and L = 3.
-        *({"dim": dim} for dim in (8, 16, 32, 64, 128, 256, 512)),
-        # Codewords and levels, at a width that a client can afford.
-        {"dim": 64, "codewords": 64},
+        *({"dim": dim} for dim in (16, 64, 512)),
+        # Codewords, at a width that a client can afford.
         {"dim": 64, "codewords": 128},
         {"dim": 64, "codewords": 512},
-        {"dim": 64, "levels": 2},
-        {"dim": 64, "levels": 4},
-        {"dim": 64, "levels": 6, "codewords": 128},
-        # Bits of the upload.
-        {"dim": 512, "bits": 8},
-        {"dim": 64, "bits": 8},
-        {"dim": 64, "bits": 4},
-        # One channel: half of the bytes.
-        {"dim": 512, "without": "semantic"},
+        {"dim": 32, "codewords": 512},
+        # One channel: half of the bytes while λ is between 0 and 1.
         {"dim": 64, "without": "semantic"},
         {"dim": 32, "without": "semantic"},
+        {"dim": 16, "without": "semantic"},
         {"dim": 64, "without": "semantic", "bits": 8},
-        {"dim": 64, "without": "semantic", "codewords": 128},
-        {"dim": 32, "without": "semantic", "bits": 8},
     ),
 }
 """Method -> what is trained of it: options that differ from the settings."""

@@ -1,8 +1,9 @@
-"""How long a CGFedRec round must take on this machine at the very least.
+"""How long a round must take on this machine at the very least.
 
-Nearly all of its arithmetic is the contrastive gradient, once a local step. By symmetry (design
+CGFedRec is bound by arithmetic. Nearly all of its arithmetic is the contrastive gradient, once a local step. By symmetry (design
 page §4) it needs one half of zzᵀ, as many exponentials, and one m × m × d product. Each at the
-rate that XLA itself reaches here on large, friendly input gives a bound from below.
+rate that XLA itself reaches here on large, friendly input gives a bound from below. RQFedRec is
+bound by memory: ``measure_stream`` says how fast XLA passes over arrays of a size.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from fedjax_rec.data.problem import Problem
 
-__all__ = ["Cost", "Peaks", "contrastive_cost", "local_steps", "measure_peaks"]
+__all__ = ["Cost", "Peaks", "contrastive_cost", "local_steps", "measure_peaks", "measure_stream"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,23 @@ def measure_peaks(*, size: int = 2048, repeats: int = 7) -> Peaks:
         flops=len(devices) * 2 * size**3 / product,
         exponentials=len(devices) * passes * values / exp,
     )
+
+
+def measure_stream(size: int, *, repeats: int = 7) -> float:
+    """Bytes that all devices together read and write a second, each in an array of its own.
+
+    Args:
+      size: bytes of a device's array: one that fits a cache is passed over at the cache's speed.
+      repeats: attempts; the best one counts.
+    """
+    passes = 8
+
+    def scaled(x: jax.Array) -> jax.Array:
+        # The pass enters the factor, or the compiler could join passes.
+        return jax.lax.fori_loop(0, passes, lambda i, x: x * (1 + 1e-3 * i), x)
+
+    seconds = _best_seconds(scaled, jnp.ones(max(size // 4, 1), jnp.float32), repeats)
+    return len(jax.local_devices()) * passes * 2 * size / seconds
 
 
 def _best_seconds(

@@ -9,7 +9,14 @@ import numpy as np
 
 from fedjax_rec.data.options import check_choice
 from fedjax_rec.errors import InputError
-from fedjax_rec.server import hash_codes, reconstruct, residual_kmeans, residual_means, rq_vae_codes
+from fedjax_rec.server import (
+    distinct_codes,
+    hash_codes,
+    reconstruct,
+    residual_kmeans,
+    residual_means,
+    rq_vae_codes,
+)
 from fedjax_rec.server.clustering import require_finite
 
 __all__ = ["Coding", "Recoded", "codes_of", "mixing_weight", "recode"]
@@ -29,6 +36,8 @@ class Coding:
       code_components: principal components of the vectors that "rq-kmeans" codes, at most; 0: the
         vectors themselves, as the paper. In many dimensions the late levels give a codeword to each
         outlier and one to all the rest; in few, items spread over all of them.
+      distinct_codes: no two items share all their codes, see ``server.distinct_codes``. The paper
+        says nothing of it; items that start with equal codes then stay one item for good.
       recode_sweeps: passes of residual means that refit the codebook to remade codes. The paper's
         residual means are one; more come nearer to what was before.
     """
@@ -39,6 +48,7 @@ class Coding:
     warmup: int = 100
     codebook: Literal["rq-kmeans", "hash", "rq-vae"] = "rq-kmeans"
     code_components: int = 32
+    distinct_codes: bool = True
     recode_sweeps: int = 1
 
     def __post_init__(self) -> None:
@@ -93,13 +103,17 @@ def codes_of(vectors: np.ndarray, coding: Coding, *, seed: int) -> np.ndarray:
     """
     levels, codewords = coding.levels, coding.codewords
     if coding.codebook == "hash":
-        return hash_codes(len(vectors), levels=levels, codewords=codewords, seed=seed)
-    if coding.codebook == "rq-vae":
-        return rq_vae_codes(vectors, levels=levels, codewords=codewords, seed=seed)
-    vectors = require_finite(vectors)
-    if coding.code_components:
-        vectors = _leading_components(vectors, coding.code_components)
-    return residual_kmeans(vectors, levels=levels, codewords=codewords, seed=seed)[1]
+        codes = hash_codes(len(vectors), levels=levels, codewords=codewords, seed=seed)
+    elif coding.codebook == "rq-vae":
+        codes = rq_vae_codes(vectors, levels=levels, codewords=codewords, seed=seed)
+    else:
+        vectors = require_finite(vectors)
+        if coding.code_components:
+            vectors = _leading_components(vectors, coding.code_components)
+        codes = residual_kmeans(vectors, levels=levels, codewords=codewords, seed=seed)[1]
+    if coding.distinct_codes:
+        codes = distinct_codes(codes, codewords=codewords, seed=seed)
+    return codes
 
 
 def recode(items: np.ndarray, previous: np.ndarray, coding: Coding, *, seed: int) -> Recoded:

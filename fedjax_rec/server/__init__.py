@@ -6,6 +6,7 @@ from fedjax_rec.server.laplace_mean import add_mean_laplace
 from fedjax_rec.server.quantize import (
     UnusedCodewordsWarning,
     code_dtype,
+    distinct_codes,
     hash_codes,
     reconstruct,
     residual_kmeans,
@@ -22,6 +23,7 @@ __all__ = [
     "code_dtype",
     "communities",
     "cosine_similarity_graph",
+    "distinct_codes",
     "eigenbasis",
     "hash_codes",
     "kmeans",

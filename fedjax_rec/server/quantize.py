@@ -21,6 +21,7 @@ __all__ = [
     "residual_means",
     "reconstruct",
     "hash_codes",
+    "distinct_codes",
     "code_dtype",
 ]
 
@@ -229,6 +230,56 @@ def hash_codes(items: int, *, levels: int, codewords: int, seed: int) -> np.ndar
     _require_counts(levels, codewords)
     rng = np.random.default_rng(seed)
     return rng.integers(codewords, size=(items, levels), dtype=code_dtype(codewords))
+
+
+def distinct_codes(codes: np.ndarray, *, codewords: int, seed: int) -> np.ndarray:
+    """Codes in which no two items share all L, where there is room for that.
+
+    Of the items that agree in all codes, the first keeps them; each of the others draws a last code
+    that is free beside the levels before, at random. Where all M are taken, it keeps its own.
+
+    Items of equal codes are one item to everybody who only has codebooks: no training can tell them
+    apart, nor can codes that are made from what was trained.
+
+    Args:
+      codes: [m, L] int, 0 ≤ code < M.
+      codewords: M.
+      seed: of the draws, 0 ≤ seed.
+
+    Returns:
+      [m, L], of the same dtype; the last column may differ.
+
+    Raises:
+      InputError: codes that are out of range.
+
+    Example:
+      >>> codes = np.array([[0, 1], [0, 1], [1, 1]], np.uint8)
+      >>> distinct_codes(codes, codewords=2, seed=0)
+      array([[0, 1],
+             [0, 0],
+             [1, 1]], dtype=uint8)
+
+    Reference:
+      Rajput et al., "Recommender Systems with Generative Retrieval" (TIGER), NeurIPS 2023, which
+      adds a level for the same purpose.
+    """
+    codes = np.array(codes)
+    _require_codes(codes, codewords)
+    _, first = np.unique(codes, axis=0, return_index=True)
+    doubled = np.setdiff1d(np.arange(len(codes)), first)
+    if not len(doubled):
+        return codes
+    rng = np.random.default_rng(seed)
+    _, prefix = np.unique(codes[:, :-1], axis=0, return_inverse=True)
+    prefix = prefix.reshape(-1)
+    free: dict[int, list[int]] = {}
+    for group in np.unique(prefix[doubled]).tolist():
+        taken = codes[prefix == group, -1]
+        free[group] = rng.permutation(np.setdiff1d(np.arange(codewords), taken)).tolist()
+    for item in doubled.tolist():
+        if free[prefix[item]]:
+            codes[item, -1] = free[prefix[item]].pop()
+    return codes
 
 
 def code_dtype(codewords: int) -> np.dtype:

@@ -19,7 +19,7 @@ from fedjax_rec.server import (
 )
 
 ITEMS, DIM = 30, 6
-CODING = Coding(levels=2, codewords=5)
+CODING = Coding(distinct_codes=False, levels=2, codewords=5)
 seeds = st.integers(0, 2**32 - 1)
 same = np.testing.assert_array_equal
 
@@ -111,6 +111,15 @@ def test_only_the_leading_components_are_coded() -> None:
         assert_one_partition(codes[1].tolist(), cluster.tolist())
 
 
+@pytest.mark.parametrize("codebook", ["rq-kmeans", "hash"])
+def test_items_of_one_vector_get_codes_of_their_own(codebook) -> None:
+    coding = dataclasses.replace(CODING, codebook=codebook, distinct_codes=True)
+    vectors = np.repeat(np.eye(5, 4), 4, axis=0)  # five vectors, four times each, and 25 codes
+    codes = codes_of(vectors, coding, seed=3)
+    plain = codes_of(vectors, dataclasses.replace(CODING, codebook=codebook), seed=3)
+    assert len(np.unique(codes, axis=0)) == len(vectors) > len(np.unique(plain, axis=0))
+
+
 def test_a_hash_looks_at_no_vector() -> None:
     coding = dataclasses.replace(CODING, codebook="hash")
     expected = hash_codes(ITEMS, levels=2, codewords=5, seed=7)
@@ -136,7 +145,7 @@ def test_an_autoencoder_is_asked_for_the_same_codes(monkeypatch) -> None:
 @pytest.mark.parametrize("codewords", [4, 300])
 def test_codes_are_the_smallest_integers(codewords) -> None:
     vectors = np.random.default_rng(0).normal(size=(310, 3))
-    codes = codes_of(vectors, Coding(levels=1, codewords=codewords), seed=0)
+    codes = codes_of(vectors, Coding(distinct_codes=False, levels=1, codewords=codewords), seed=0)
     assert codes.dtype == (np.uint8 if codewords == 4 else np.uint16)
 
 

@@ -13,6 +13,7 @@ from fedjax_rec.errors import InputError
 from fedjax_rec.evaluation import nmi
 from fedjax_rec.server import (
     UnusedCodewordsWarning,
+    distinct_codes,
     hash_codes,
     quantize,
     reconstruct,
@@ -326,6 +327,32 @@ def test_hash_codes_refuses(name) -> None:
     options = {"items": 3, "levels": 1, "codewords": 2, "seed": 0} | {name: 0}
     with pytest.raises(InputError, match=f"{name}=0 must be 1 or more"):
         hash_codes(options.pop("items"), **options)
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(1, 3), st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_distinct_codes_tell_items_apart_where_they_can(seed, m, levels, codewords) -> None:
+    codes = np.random.default_rng(seed).integers(codewords, size=(m, levels)).astype(np.uint8)
+    given_codes = codes.copy()
+    apart = distinct_codes(codes, codewords=codewords, seed=seed)
+    np.testing.assert_array_equal(codes, given_codes)  # not in place
+    assert apart.dtype == codes.dtype
+    assert apart.max(initial=0) < codewords
+    np.testing.assert_array_equal(apart[:, :-1], codes[:, :-1])
+    np.testing.assert_array_equal(apart, distinct_codes(codes, codewords=codewords, seed=seed))
+    # All that share the levels before are apart, as many as there are codewords.
+    _, prefix = np.unique(codes[:, :-1], axis=0, return_inverse=True)
+    for group in np.unique(prefix.reshape(-1)):
+        own = apart[prefix.reshape(-1) == group, -1]
+        assert len(np.unique(own)) == min(len(own), codewords)
+    # Who was alone, or first, keeps its codes.
+    _, first = np.unique(codes, axis=0, return_index=True)
+    np.testing.assert_array_equal(apart[first], codes[first])
+
+
+def test_distinct_codes_need_codes() -> None:
+    with pytest.raises(InputError, match="codes of 4 codewords go from 0 to 3"):
+        distinct_codes(np.array([[0, 4]]), codewords=4, seed=0)
 
 
 def test_examples() -> None:
