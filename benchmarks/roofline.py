@@ -1,9 +1,9 @@
 """How long a round must take on this machine at the very least.
 
-CGFedRec is bound by arithmetic. Nearly all of its arithmetic is the contrastive gradient, once a local step. By symmetry (design
-page §4) it needs one half of zzᵀ, as many exponentials, and one m × m × d product. Each at the
-rate that XLA itself reaches here on large, friendly input gives a bound from below. RQFedRec is
-bound by memory: ``measure_stream`` says how fast XLA passes over arrays of a size.
+CGFedRec is bound by arithmetic, nearly all of it the contrastive gradient, once a local step. By
+symmetry (design page §4) it needs one half of zzᵀ, as many exponentials, and one m × m × d product.
+Each at the rate that XLA itself reaches here on large, friendly input gives a bound from below.
+RQFedRec is bound by memory: ``measure_stream`` says how fast XLA passes over arrays of a size.
 """
 
 from __future__ import annotations
