@@ -35,7 +35,16 @@ _ADAM: Mapping[str, Any] = {
 }
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "rqfedrec": {**_ADAM, "levels": 3, "codewords": 256, "recode_every": 10, "warmup": 20},
+    "rqfedrec": {
+        **_ADAM,
+        "lr": 0.02,
+        "item_lr": 0.02,
+        "weight_decay": 3e-5,
+        "levels": 3,
+        "codewords": 256,
+        "recode_every": 10,
+        "warmup": 20,
+    },
     "fedmf": _ADAM,
     # FedCIA with no alignment steps: the same backbone, nothing shared. Optimizers and negatives
     # are renewed every round, as the others' are.
@@ -52,6 +61,15 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 WHERE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("rqfedrec", "ml-1m-ratio"): {"codewords": 512},
+    # Single users touch few items in a round: without weights by item, most of a mean is "no
+    # change". They also have few batches an epoch.
+    ("rqfedrec", "ml-100k-ratio-943"): {
+        "weighting": "touched",
+        "local_epochs": 5,
+        "batch_size": 256,
+    },
+    ("fedmf", "ml-100k-ratio-943"): {"local_epochs": 5, "batch_size": 256},
+    ("local-mf", "ml-100k-ratio-943"): {"local_epochs": 5, "batch_size": 256},
 }
 """(method, federation) -> options that differ there."""
 

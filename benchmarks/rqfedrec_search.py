@@ -24,8 +24,8 @@ from fedjax_rec.errors import InputError
 
 __all__ = ["LEARNING_RATES", "SINGLES", "WEIGHT_DECAYS", "SearchOptions", "run"]
 
-LEARNING_RATES = (0.003, 0.01, 0.03)
-WEIGHT_DECAYS = (0.0, 1e-5)
+LEARNING_RATES = (0.01, 0.02)
+WEIGHT_DECAYS = (0.0, 1e-5, 3e-5, 1e-4)
 
 _MINILM = "$FEDJAX_REC_DATA/ml-100k/semantic_minilm_384.npz"
 SINGLES: Mapping[str, tuple[Mapping[str, Any], ...]] = {

@@ -15,11 +15,18 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_rec import uplink
-from fedjax_rec.batches import Batch, ClientData, Samples, for_each_batch
+from fedjax_rec.batches import Batch, ClientData, Samples, draw_round, for_each_batch
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import binary_cross_entropy
-from fedjax_rec.methods.adam import fresh_adam, gradient_of_table, take_adam_step
+from fedjax_rec.methods.adam import (
+    MOST_DEFERRED,
+    defer,
+    fresh_adam,
+    settle,
+    take_adam_step,
+    take_row_step,
+)
 from fedjax_rec.methods.contract import Info
 from fedjax_rec.models import LinearHead, score
 
@@ -254,6 +261,11 @@ def continue_training(
     """
     num_items = items.shape[0] if num_items is None else num_items
     item_lr, decay = options.items_rate(num_items), options.weight_decay
+    if samples is None:
+        samples = draw_round(key, data, num_items, options.negatives, samples_key=samples_key)
+    by_rows = regularizer is None and _steps_by_rows(options, samples, items)
+    if by_rows:
+        optimizers = optimizers._replace(items=defer(optimizers.items))
 
     def step(carry: _Carry, batch: Batch) -> _Carry:
         active = jnp.any(batch.mask)
@@ -280,14 +292,22 @@ def continue_training(
             if decay:
                 table = table - jnp.where(active, item_lr * decay, 0.0) * carry.items
             table = table.at[batch.items].add(-item_lr * row_gradient)
+        elif by_rows:
+            table, item_state = take_row_step(
+                carry.items,
+                batch.items,
+                row_gradient,
+                carry.optimizers.items,
+                lr=item_lr,
+                active=active,
+            )
         else:
-            if regularizer is None:
-                gradient = gradient_of_table(batch.items, row_gradient, len(carry.items))
-            else:
+            gradient = jnp.zeros_like(carry.items)
+            if regularizer is not None:
                 gradient = jax.lax.cond(
                     regularize, jax.grad(regularizer), jnp.zeros_like, carry.items
                 )
-                gradient = gradient.at[batch.items].add(row_gradient)
+            gradient = gradient.at[batch.items].add(row_gradient)
             table, item_state = take_adam_step(
                 carry.items,
                 gradient,
@@ -313,11 +333,25 @@ def continue_training(
         negatives=options.negatives,
         batch_size=options.batch_size,
         epochs=options.local_epochs,
-        samples_key=samples_key,
         samples=samples,
     )
+    optimizers = carry.optimizers
+    if by_rows:
+        optimizers = optimizers._replace(items=settle(optimizers.items))
     info = Info(carry.loss / jnp.maximum(carry.batches, 1))
-    return Trained(carry.user, carry.items, carry.optimizers, info)
+    return Trained(carry.user, carry.items, optimizers, info)
+
+
+def _steps_by_rows(options, samples, items):
+    """Whether Adam steps the table by ``take_row_step``, as far as options and shapes go."""
+    batches = -(-len(samples.items) // options.batch_size)
+    rows = options.batch_size * (samples.items.size // max(len(samples.items), 1))
+    return (
+        options.optimizer == "adam"
+        and not options.weight_decay
+        and options.local_epochs * batches <= MOST_DEFERRED
+        and rows < len(items)
+    )
 
 
 def _step_user(user, gradient, state, options, active):
