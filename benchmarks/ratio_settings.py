@@ -91,6 +91,8 @@ PUBLISHED: Mapping[str, Mapping[str, Mapping[str, float]]] = {
 }
 """Federation -> method -> percent, from RQFedRec's tables; MRR and NDCG by FedCIA's release."""
 
+_FOUND_AT = 64  # d of the search behind the learning rates
+
 # At most, with --toy: what 60 items can take.
 _TOY = {"dim": 8, "codewords": 8, "levels": 2, "recode_every": 2, "warmup": 4}
 _FACTORIES = {"local-mf": "fedcia"}
@@ -120,9 +122,10 @@ def build(
     ):
         if value not in known:
             raise InputError(f"{kind} {value}: choose from {', '.join(known)}")
-    options = {**SETTINGS[name], **WHERE.get((name, federation), {}), **changes}
+    options = {**SETTINGS[name], **WHERE.get((name, federation), {})}
     if name != "popularity":
-        options.setdefault("dim", dim)
+        options = {**_rates_at(changes.get("dim", dim), options), "dim": dim}
+    options |= changes
     if isinstance(options.get("semantics"), str):
         options["semantics"] = os.path.expandvars(options["semantics"])
     if (
@@ -137,6 +140,16 @@ def build(
             if option in options:
                 options[option] = min(options[option], most)
     return fedjax_rec.methods.build(_FACTORIES.get(name, name), **options)
+
+
+def _rates_at(dim: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the learning rates of a width.
+
+    Adam moves every number by its rate, so a product of two wide vectors moves faster: rates fall
+    with the square root of d above the width that they were found at.
+    """
+    factor = min(1.0, (_FOUND_AT / dim) ** 0.5)
+    return {**options, "lr": options["lr"] * factor, "item_lr": options["item_lr"] * factor}
 
 
 def has_content(data: Dataset) -> bool:

@@ -30,6 +30,16 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "gsa": False,
         },
     },
+    "rqfedrec": {
+        # The best by validation on ML-100K over 100 silos, see benchmarks/ratio_settings.py.
+        "silos": {
+            "dim": 64,
+            "lr": 0.02,
+            "item_lr": 0.02,
+            "weight_decay": 3e-5,
+            "warmup": 20,
+        },
+    },
 }
 """Method -> preset -> options that differ from the method's defaults."""
 

@@ -126,12 +126,15 @@ def test_without_labels_there_is_no_contrastive_term(optimizer) -> None:
     plain, *_ = _start("local", None, optimizer=optimizer)
     trained, _, _ = _run(method, client, download, data)
     alone, _, _ = _run(plain, client, Broadcast(()), data)
-    jax.tree.map(np.testing.assert_array_equal, tuple(trained), tuple(alone))
+    # Adam steps rows where there is nothing else, and rounds otherwise than on the whole table.
+    tolerance = {"sgd": 0.0, "adam": 1e-5}[optimizer]
+    same = partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance)
+    jax.tree.map(same, tuple(trained), tuple(alone))
 
     without, *_ = _start("cgfedrec", None, optimizer=optimizer, contrast_weight=0.0)
     known = Broadcast(Labels(jnp.asarray(LABELS), jnp.bool_(True)))
     unweighted, _, _ = _run(without, client, known, data)
-    jax.tree.map(np.testing.assert_array_equal, tuple(unweighted), tuple(alone))
+    jax.tree.map(same, tuple(unweighted), tuple(alone))
 
 
 @pytest.mark.parametrize("name", ["pfedrec", "fedmf", "cgfedrec"])

@@ -371,3 +371,21 @@ def test_wrong_options(options, message) -> None:
     with pytest.raises(InputError, match=message) as error:
         methods.rqfedrec(**options)
     assert "\n" not in str(error.value)
+
+
+def test_a_client_s_memory_is_its_touched_rows_not_the_catalogue() -> None:
+    """O(touched · d + L·M·d): many items more cost a client integers, not embeddings."""
+    wide = {**OPTIONS, "dim": 64, "without": "semantic"}
+    temporaries = []
+    for items in (500, 8_000):
+        method = methods.build("rqfedrec", **wide)
+        problem = small(items=items)
+        server = method.init(jax.random.key(0), problem)
+        client = method.init_client(jax.random.key(1), server, 1)
+        data = client_data(problem, 3)
+        data = data._replace(longest=data.positives, allowed=None)
+        arguments = (KEY, client, method.broadcast(server), data)
+        compiled = jax.jit(method.local_update).lower(*arguments).compile()
+        temporaries.append(compiled.memory_analysis().temp_size_in_bytes)
+    table = (8_000 - 500) * 64 * 4
+    assert temporaries[1] - temporaries[0] < table / 4
