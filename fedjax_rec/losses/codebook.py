@@ -117,7 +117,8 @@ def normal_product(codebook: jax.Array, codes: jax.Array, weights: jax.Array) ->
     levels, codewords, dim = codebook.shape
     table = codebook.reshape(levels * codewords, dim)
     size = max(min(_BLOCK, len(codes)), 1)
-    padding = -len(codes) % size
+    blocks = max(-(-len(codes) // size), 1)
+    padding = blocks * size - len(codes)
     rows = jnp.pad(_table_rows(codes, codewords), ((0, padding), (0, 0)))
     weights = jnp.pad(weights, (0, padding))  # padding weighs nothing
 
@@ -126,7 +127,7 @@ def normal_product(codebook: jax.Array, codes: jax.Array, weights: jax.Array) ->
         weight = jax.lax.dynamic_slice_in_dim(weights, index * size, size)
         return _add_by_row(sums, own, weight[:, None] * _sum_of_rows(table, own))
 
-    sums = jax.lax.fori_loop(0, len(rows) // size, block, jnp.zeros_like(table))
+    sums = jax.lax.fori_loop(0, blocks, block, jnp.zeros_like(table))
     return sums.reshape(codebook.shape)
 
 

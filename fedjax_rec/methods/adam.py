@@ -48,19 +48,19 @@ def fresh_adam(parameters: Any) -> AdamState:
 
 
 class Deferred(NamedTuple):
-    """An ``AdamState`` of a table whose moments' decay is put off: m = β1^k·mean, v = β2^k·root².
+    """An ``AdamState`` of a table whose moments' decay is put off: m = β1^k·mean, v = β2^k·square.
 
     Attributes:
       steps: [] int32, t, steps so far.
       taken: [] int32, k, those of them since the decay was put off.
       mean: [T, d].
-      root: [T, d], a root, since it is roots that every step of every row needs.
+      square: [T, d].
     """
 
     steps: jax.Array
     taken: jax.Array
     mean: jax.Array
-    root: jax.Array
+    square: jax.Array
 
 
 def take_adam_step(
@@ -122,13 +122,13 @@ def take_adam_step(
 
 def defer(state: AdamState) -> Deferred:
     """The state of one table, ready for up to ``MOST_DEFERRED`` calls of ``take_row_step``."""
-    return Deferred(state.steps, jnp.int32(0), state.mean, jnp.sqrt(state.square))
+    return Deferred(state.steps, jnp.int32(0), state.mean, state.square)
 
 
 def settle(state: Deferred) -> AdamState:
     """The decay that was put off is made up for."""
     taken = state.taken.astype(jnp.float32)
-    mean, square = _MEAN_DECAY**taken * state.mean, _SQUARE_DECAY**taken * state.root**2
+    mean, square = _MEAN_DECAY**taken * state.mean, _SQUARE_DECAY**taken * state.square
     return AdamState(state.steps, mean, square)
 
 
@@ -145,12 +145,12 @@ def take_row_step(
 
     Exact, but for rounding: the moments of all rows decay by the same factor, so it is kept as a
     number, and what is added to the gathered rows' moments is divided by it. So only these rows'
-    moments are written; the table is passed over once, since all of it goes on moving:
+    moments are written. The table is passed over once, with both moments read, since all of it
+    goes on moving: 3 arrays read and 1 written, where XLA reads 7 and writes 3 for
+    ``take_adam_step``.
 
-        mean_i ← mean_i + (1 − β1)/β1^k · g_i,    root_i ← √(root_i² + (1 − β2)/β2^k · g_i²),
-        x ← x − η/(1 − β1^t) · β1^k·mean / (√(β2^k/(1 − β2^t))·root + ε).
-
-    For 3952 rows of d = 512 and batches of 1024 this takes half of ``take_adam_step``'s time.
+        mean_i ← mean_i + (1 − β1)/β1^k · g_i,    square_i ← square_i + (1 − β2)/β2^k · g_i²,
+        x ← x − η/(1 − β1^t) · β1^k·mean / (√(β2^k·square/(1 − β2^t)) + ε).
 
     Args:
       table: [T, d], x.
@@ -167,8 +167,8 @@ def take_row_step(
     rows, gradient = rows.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
     # Squares are of sums: each row's sum lies where it comes first in the batch, elsewhere are 0s.
     place = jnp.arange(len(rows), dtype=jnp.int32)
-    first = jnp.full(len(table), len(rows), jnp.int32).at[rows].min(place)[rows]
-    sums = jnp.zeros_like(gradient).at[first].add(gradient)
+    first = jnp.full(len(table), len(rows), jnp.int32).at[rows].min(place)
+    sums = jnp.zeros_like(gradient).at[first[rows]].add(gradient)
 
     taken, steps = state.taken + active, state.steps + active
     k, t = taken.astype(jnp.float32), jnp.maximum(steps, 1).astype(jnp.float32)
@@ -176,10 +176,8 @@ def take_row_step(
     mean_share = jnp.where(active, (1 - _MEAN_DECAY) / mean_factor, 0)
     square_share = jnp.where(active, (1 - _SQUARE_DECAY) / square_factor, 0)
     mean = state.mean.at[rows].add(mean_share * sums)
-    # Set, not added to: rows that come twice are set to the same.
-    root = jnp.sqrt(state.root[rows] ** 2 + square_share * sums[first] ** 2)
-    root = state.root.at[rows].set(root)
+    square = state.square.at[rows].add(square_share * sums**2)
     rate = jnp.where(active, lr, 0) * mean_factor / (1 - _MEAN_DECAY**t)
-    unbias = jnp.sqrt(square_factor / (1 - _SQUARE_DECAY**t))
-    table = table - rate * mean / (unbias * root + _EPSILON)
-    return table, Deferred(steps, taken, mean, root)
+    unbias = square_factor / (1 - _SQUARE_DECAY**t)
+    table = table - rate * mean / (jnp.sqrt(unbias * square) + _EPSILON)
+    return table, Deferred(steps, taken, mean, square)

@@ -41,6 +41,9 @@ _PARTS = ("codebooks", "collaborative", "semantic", "item-embeddings")
 class RQFedRecConfig(LocalTraining, Uplink, Coding, CodebookFit):
     """Options of RQFedRec.
 
+    Rates and weight decay are the best by validation on ML-100K over 100 silos
+    (``benchmarks/ratio_settings.py``); the paper names none.
+
     Attributes:
       semantics: where the items' content comes from: text (titles and genres, the default), a path
         that ends in .npz (arrays item_id and embedding), or sentence-transformers.
@@ -56,8 +59,9 @@ class RQFedRecConfig(LocalTraining, Uplink, Coding, CodebookFit):
 
     dim: int = 512
     optimizer: Literal["sgd", "adam"] = "adam"
-    lr: float = 0.01
-    item_lr: float | None = 0.01
+    lr: float = 0.007
+    item_lr: float | None = 0.007
+    weight_decay: float = 3e-5
     batch_size: int = 1024
     local_epochs: int = 2
     init_std: float = 0.001

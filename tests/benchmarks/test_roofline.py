@@ -44,3 +44,7 @@ def test_the_times_of_both_kinds_of_work_add():
 def test_measured_peaks_are_rates_that_a_processor_can_have():
     peaks = roofline.measure_peaks(size=256, repeats=2)
     assert 1e7 < peaks.exponentials < peaks.flops * 10 < 1e18
+
+
+def test_a_stream_has_a_speed():
+    assert 1e6 < roofline.measure_stream(1 << 16, repeats=1) < 1e13

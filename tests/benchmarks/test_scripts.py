@@ -69,6 +69,33 @@ def test_speed_refuses_what_it_cannot_time(tmp_path, wrong):
         speed.run(speed.SpeedOptions(toy=True, results=tmp_path, **wrong))
 
 
+def test_rqfedrec_speed(tmp_path):
+    pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
+    import rqfedrec_speed
+
+    table = rqfedrec_speed.run(
+        rqfedrec_speed.RQFedRecSpeedOptions(
+            toy=True, results=tmp_path, turns=1, dim=8, our_clients=4, reference_clients=3
+        )
+    )
+    (row,) = checked(table, tmp_path)
+    assert row["clients"] == 10
+    assert row["ratio"] == pytest.approx(row["reference s"] / row["ours s"])
+    for side in ("ours", "reference"):
+        assert row[f"{side} s"] == pytest.approx(row[f"{side} training s"] + row[f"{side} fit s"])
+    assert row["re-coding s"] > 0
+    assert sum("extrapolated" in note for note in table.notes) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"turns": 0}, {"our_clients": 0}, {"reference_clients": 11}])
+def test_rqfedrec_speed_refuses_what_it_cannot_time(tmp_path, wrong):
+    pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
+    import rqfedrec_speed
+
+    with pytest.raises(harness.InputError):
+        rqfedrec_speed.run(rqfedrec_speed.RQFedRecSpeedOptions(toy=True, results=tmp_path, **wrong))
+
+
 def test_leak_detector(tmp_path):
     table = leak_detector.run(leak_detector.LeakOptions(toy=True, results=tmp_path, rounds=2))
     rows = checked(table, tmp_path)

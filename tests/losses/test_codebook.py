@@ -16,6 +16,7 @@ from fedjax_rec.losses import (
     codebook_gradient,
     codebook_mse,
     mix,
+    normal_product,
     reconstruct,
     sum_by_code,
 )
@@ -62,6 +63,22 @@ def test_reconstruction_and_its_transpose_against_float64(seed, shape) -> None:
     close(pull(target)[0], summed)
     inner = (np.float64(target) * reference.reconstruct(book, codes)).sum()
     assert (np.float64(summed) * book).sum() == pytest.approx(inner, rel=1e-4, abs=1e-4)
+
+
+@given(seeds, st.sampled_from([(1, 4, 3, 6), (3, 2, 5, 128), (2, 300, 1, 300)]))
+@settings(max_examples=30, deadline=None)
+def test_normal_product_against_its_parts(seed, shape) -> None:
+    """Fewer items than a block holds, just as many, and some more than two of them."""
+    book, codes, *_ = drawn(seed, *shape)
+    weights = np.random.default_rng(seed).integers(0, 4, len(codes)).astype(np.float32)
+    found = jax.jit(normal_product)(book, codes, weights)
+    weighted = weights[:, None] * jnp.asarray(reference.reconstruct(book, codes), jnp.float32)
+    summed = sum_by_code(weighted, codes, codewords=shape[1])
+    np.testing.assert_allclose(found, summed, rtol=1e-4, atol=1e-3)
+
+
+def test_normal_product_of_no_items() -> None:
+    assert not normal_product(BOOK, CODES[:0], jnp.zeros(0)).any()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32])
@@ -216,6 +233,10 @@ CODES = jnp.zeros((5, 2), jnp.int32)
         ),
         (lambda: sum_by_code(jnp.zeros((4, 3)), CODES, codewords=4), r"they must be \(5, dim\)"),
         (lambda: sum_by_code(jnp.zeros((5, 3)), CODES, codewords=0), "codewords=0"),
+        (
+            lambda: normal_product(BOOK, CODES, jnp.ones((5, 1))),
+            r"weights of shape \(5, 1\) do not fit codes of shape \(5, 2\)",
+        ),
         (lambda: mix(jnp.zeros(3), jnp.zeros(1), 0.5), r"one shape, not \(3,\) \(semantic\)"),
     ],
 )

@@ -26,7 +26,7 @@ KEY = jax.random.key(7)
 ITEMS, LEVELS, WORDS, DIM = 40, 2, 8, 4
 OPTIONS = {"dim": DIM, "levels": LEVELS, "codewords": WORDS, "batch_size": 8, "negatives": 1}
 OPTIONS |= {"local_epochs": 2, "lr": 0.05, "item_lr": 0.05, "init_std": 0.3, "fit_steps": 5}
-OPTIONS |= {"recode_every": 3, "warmup": 5}
+OPTIONS |= {"recode_every": 3, "warmup": 5, "weight_decay": 0.0}
 # One level with a codeword for each item: codebooks are tables of items then. The items' rate goes
 # by the number of all items.
 BY_ITEMS = {"item_lr": None, "item_lr_scale": 0.03}
