@@ -265,8 +265,8 @@ def _explain(table: Table, config: RQFedRecConfig) -> None:
     table.note(
         f"{config.local_epochs} local epochs, batches of {config.batch_size}, "
         f"{config.negatives} negatives, Adam, weight decay {config.weight_decay:g}; "
-        f"{config.fit_steps} steps of {config.fit_solver}, fit {config.fit}; torch used {torch.get_num_threads()} threads. Random vectors stand "
-        "for the items' content."
+        f"{config.fit_steps} steps of {config.fit_solver}, fit {config.fit}; torch used "
+        f"{torch.get_num_threads()} threads. Random vectors stand for the items' content."
     )
     table.note(
         "'fit': from rounds whose fit takes one step; the server's sums are in our training and "

@@ -500,6 +500,10 @@ def test_rqfedrec_search_goes_on_past_failures_and_from_its_log(tmp_path, monkey
     toy = harness.Options(toy=True)
     monkeypatch.setattr(rqfedrec_search, "dataset", lambda name, _: harness.dataset(name, toy))
     monkeypatch.setattr(rqfedrec_search.trials, "validate", validate)
+    monkeypatch.setattr(rqfedrec_search, "LEARNING_RATES", (0.003, 0.01, 0.03))
+    monkeypatch.setattr(rqfedrec_search, "WEIGHT_DECAYS", (0.0, 1e-5))
+    singles = {"fedmf": ({"init_std": 0.0001}, {"local_epochs": 4})}
+    monkeypatch.setattr(rqfedrec_search, "SINGLES", singles)
     options = rqfedrec_search.SearchOptions(
         results=tmp_path, methods=("fedmf",), trials=tmp_path / "log.jsonl"
     )
