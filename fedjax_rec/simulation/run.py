@@ -26,7 +26,7 @@ from fedjax_rec.simulation.progress import Progress
 from fedjax_rec.simulation.record import json_number, metric_rows, summarize
 from fedjax_rec.simulation.result import Result
 
-__all__ = ["Run"]
+__all__ = ["Run", "run_warnings"]
 
 _SECONDS = ("compile", "device", "host", "eval")
 
@@ -96,7 +96,7 @@ class Run:
     def _one_round(self, state: State) -> State:
         number = self.round + 1
         evaluate = number % self.eval_every == 0 or number == self.rounds
-        with _run_warnings() as said:
+        with run_warnings() as said:
             state, outcome = self.engine.run_round(state, number, evaluate=evaluate)
         self.round = number
         self._warn(said)
@@ -248,7 +248,7 @@ def _server_figures(engine, server):
 
 
 @contextmanager
-def _run_warnings() -> Iterator[list[str]]:
+def run_warnings() -> Iterator[list[str]]:
     """Collects the texts of the RunWarnings raised meanwhile; all others go where they would."""
     texts: list[str] = []
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from fedjax_rec.simulation.folder import RunFolder
 from fedjax_rec.simulation.progress import Progress
 from fedjax_rec.simulation.record import selection_metric
 from fedjax_rec.simulation.result import Result
-from fedjax_rec.simulation.run import Run
+from fedjax_rec.simulation.run import Run, run_warnings
 
 __all__ = ["simulate"]
 
@@ -129,7 +129,8 @@ def simulate(
         debug=debug,
     )
     # Options that do not fit the problem are found here, before anything is written.
-    state = engine.initial_state()
+    with run_warnings() as said:
+        state = engine.initial_state()
     config = configuration(
         engine,
         label=label,
@@ -141,7 +142,7 @@ def simulate(
             "chunk": chunk,
         },
     )
-    notes = (*problem.notes, *_privacy_notes(method.config))
+    notes = (*problem.notes, *_privacy_notes(method.config), *said)
     show = Progress(rounds, selection_metric(problem), enabled=progress)
     folder = None if out is None else RunFolder(out, resume=resume)
     run = Run(engine, config, folder, show, rounds=rounds, eval_every=eval_every, began=began)
@@ -160,6 +161,9 @@ def simulate(
 
 
 def _privacy_notes(options):
+    notes = []
     if getattr(options, "laplace", None) and getattr(options, "clip", None) is None:
-        return (f"--laplace {options.laplace} without --clip: such noise gives no ε",)
-    return ()
+        notes.append(f"--laplace {options.laplace} without --clip: such noise gives no ε")
+    if getattr(options, "noise", None):
+        notes.append(f"--noise {options.noise}: on embeddings of any length, such noise gives no ε")
+    return tuple(notes)

@@ -316,3 +316,16 @@ def test_the_leak_detector_in_small(data_dir):
         found[protocol] = result.summary["test"]["hr@10/uni99"]
     assert found["published"] >= 0.6
     assert found["leak-free"] <= 0.2  # chance is 0.1
+
+
+def test_what_a_method_s_start_warns_of_is_a_note_of_the_run(capsys) -> None:
+    problem = small(split="ratio")
+    titles = problem.dataset.item_titles.copy()
+    titles[0] = ""
+    bare = dataclasses.replace(problem.dataset, item_titles=titles, item_genres=None)
+    method = fedjax_rec.methods.rqfedrec(dim=4, codewords=8, noise=0.1)
+    result = fedjax_rec.simulate(method, dataclasses.replace(problem, dataset=bare), rounds=1)
+    said = capsys.readouterr().err
+    assert said.count("they get the mean of the others") == 1
+    assert "--noise 0.1" in said
+    assert any("they get the mean" in note for note in result.summary["warnings"])
