@@ -26,8 +26,9 @@ def published_count(
     These are numbers, not bytes, and not what a run of ours reports. Its ledger counts the bytes
     of what travels (``Method.traffic``), which differs in this:
 
-    * a code takes ceil(log2 M) bits (``labels``); here it counts as much as a float;
-    * codes are sent in every round here, though they change only when they are remade;
+    * a code takes ceil(log2 M) bits (``labels``); here it counts as much as a float. Both count
+      codes in every round, though they change only when they are remade;
+    * a channel of weight 0 does not travel in ours;
     * FedCIA's matrix is symmetric, so one triangle is enough (``triangle``); here it is all n²;
     * uploads are not in the table. They have no codes, and an uplink transform may shrink them.
 
