@@ -36,8 +36,8 @@ class Coding:
       code_components: principal components of the vectors that "rq-kmeans" codes, at most; 0: the
         vectors themselves, as the paper. In many dimensions the late levels give a codeword to each
         outlier and one to all the rest; in few, items spread over all of them.
-      distinct_codes: no two items share all their codes, see ``server.distinct_codes``. The paper
-        says nothing of it; items that start with equal codes then stay one item for good.
+      distinct_codes: no two items share all their codes. The paper says nothing of it; items that
+        start with equal codes then stay one item for good.
       recode_sweeps: passes of residual means that refit the codebook to remade codes. The paper's
         residual means are one; more come nearer to what was before.
     """

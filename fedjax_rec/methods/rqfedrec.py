@@ -42,7 +42,7 @@ class RQFedRecConfig(LocalTraining, Uplink, Coding, CodebookFit):
     """Options of RQFedRec.
 
     Rates and weight decay are the best by validation on ML-100K over 100 silos
-    (``benchmarks/ratio_settings.py``); the paper names none.
+    (benchmarks/ratio_settings.py); the paper names none.
 
     Attributes:
       semantics: where the items' content comes from: text (titles and genres, the default), a path

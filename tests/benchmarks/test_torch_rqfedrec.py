@@ -66,7 +66,7 @@ def test_a_resting_channel_is_refused():
 
 def test_training_takes_the_package_s_steps():
     """Whole epochs in one batch each: the order of the samples then does not matter."""
-    config = dataclasses.replace(CONFIG, batch_size=1000, local_epochs=3)
+    config = dataclasses.replace(CONFIG, batch_size=1000, local_epochs=3, weight_decay=0.01)
     problem = small(clients=5)
     (client,) = torch_rqfedrec.clients_of(problem, [1], config, seed=0)
     generator = torch.Generator().manual_seed(3)
@@ -90,7 +90,11 @@ def test_training_takes_the_package_s_steps():
         gradient = jax.grad(loss)(expected)
         for name, rate in rates.items():
             expected[name], states[name] = adam.take_adam_step(
-                expected[name], gradient[name], states[name], lr=rate
+                expected[name],
+                gradient[name],
+                states[name],
+                lr=rate,
+                weight_decay=config.weight_decay,
             )
     assert len(losses) == 3
     close(users, expected["users"])

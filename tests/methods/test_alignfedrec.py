@@ -77,7 +77,8 @@ def test_the_first_round_is_plain_and_the_second_aligned() -> None:
     }.items():
         states[name] = [rounds(count, **options)[1].clients.items for count in (1, 2)]
     for name in ("full", "no ica", "no gsa"):
-        np.testing.assert_array_equal(states[name][0], states["plain"][0])
+        # Not bitwise: without a regularizer, Adam takes its steps by rows.
+        np.testing.assert_allclose(states[name][0], states["plain"][0], rtol=1e-5, atol=1e-6)
         assert np.abs(states[name][1] - states["plain"][1]).max() > 1e-4
     assert np.abs(states["full"][1] - states["no ica"][1]).max() > 1e-4
     assert np.abs(states["full"][1] - states["no gsa"][1]).max() > 1e-4
