@@ -175,6 +175,9 @@ def train_locally(
     user_first: bool,
     regularizer: Callable[[jax.Array], jax.Array] | None = None,
     regularize: jax.Array | bool = True,
+    samples: Samples | None = None,
+    num_items: int | None = None,
+    items_of: Callable[[jax.Array], jax.Array] = lambda rows: rows,
 ) -> tuple[Any, jax.Array, Info]:
     """Trains one client's user side and item table on its round's batches, by BCE.
 
@@ -188,13 +191,16 @@ def train_locally(
       user_first: as ``continue_training``.
       regularizer: as ``continue_training``.
       regularize: as ``continue_training``.
+      samples: as ``continue_training``. Their ``items`` may name several rows each, [N, R].
+      num_items: as ``continue_training``.
+      items_of: what a batch's gathered rows, [B, d] or [B, R, d], amount to: [B, d] items.
 
     Returns:
       The trained user side and [m, d] items, and the mean BCE of the batches.
     """
 
     def cross_entropy(user: Any, rows: jax.Array, batch: Batch) -> jax.Array:
-        logits = score(model, user, batch.users, rows)
+        logits = score(model, user, batch.users, items_of(rows))
         return binary_cross_entropy(logits, batch.labels, batch.mask)
 
     trained = continue_training(
@@ -208,6 +214,8 @@ def train_locally(
         user_first=user_first,
         regularizer=regularizer,
         regularize=regularize,
+        samples=samples,
+        num_items=num_items,
     )
     return trained.user, trained.items, trained.info
 

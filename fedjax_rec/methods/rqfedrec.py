@@ -15,7 +15,7 @@ from fedjax_rec.data import Problem, item_semantics
 from fedjax_rec.data.options import check_choice
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import reconstruct, sum_by_code
-from fedjax_rec.methods.code_training import train_codebooks, train_rows
+from fedjax_rec.methods.code_training import train_codebooks
 from fedjax_rec.methods.codebook_fit import Channel, Channels, CodebookFit, fit_codebooks, rebuild
 from fedjax_rec.methods.contract import (
     Broadcast,
@@ -26,7 +26,7 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.fedmf import FedMFConfig, fedmf
-from fedjax_rec.methods.local_training import LocalTraining, Uplink
+from fedjax_rec.methods.local_training import LocalTraining, Uplink, train_locally
 from fedjax_rec.methods.recoding import Coding, codes_of, mixing_weight, recode
 from fedjax_rec.methods.touched import Touched, touched_rows
 from fedjax_rec.models import MF, score
@@ -219,9 +219,16 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
             rows = rebuild(trained)
             books = trained.semantic.codebook, trained.collaborative.codebook
         else:
-            rows = touched.rows(shared.items)
-            user, rows, info = train_rows(
-                key, client.user, rows, touched.samples, data, config, num_items=m
+            user, rows, info = train_locally(
+                key,
+                MF(data.num_users),
+                client.user,
+                touched.rows(shared.items),
+                data,
+                config,
+                user_first=False,
+                samples=touched.samples,
+                num_items=m,
             )
             target = rows
             if config.noise:
