@@ -102,7 +102,8 @@ class Method(NamedTuple):
       uplink: the transform that an upload passes before it leaves.
       weight: ClientData -> [] float, the client's weight in the reduction.
       reduce: (acc, uploads, weights) -> (acc, sent), with uploads [n, …] and weights [n] of n
-        clients; ``acc`` is None at first. Must be additive: accumulators of two groups are summed.
+        clients; ``acc`` is ``accumulator``'s at first, or None where there is none. Must be
+        additive: accumulators of two groups are summed.
         ``sent`` is None where the shapes of an upload say how large it is; else a pytree of [n]
         int32: how many values each client's upload really held (non-zeros of a sparse matrix).
       server_step: (key, S, reduced) -> S, jitted.
@@ -115,6 +116,8 @@ class Method(NamedTuple):
         cheap: a count of the download that it needs belongs into the broadcast.
       item_view: S -> dict of arrays for people to look at: "item_embeddings" [m, d] and
         "labels" [m], each where the method has such.
+      accumulator: S -> the empty ``acc``, all zeros, where uploads do not tell its shape. None:
+        they do.
       epsilon: (upload, rounds) -> ε of a client that uploads so often, or None where its uplink
         gives none.
       diagnostics: S -> named figures of the server's state for the history, such as "modularity";
@@ -139,6 +142,7 @@ class Method(NamedTuple):
     scores: Callable[..., jax.Array]
     traffic: Callable[..., Traffic]
     item_view: Callable[[PyTree], dict[str, np.ndarray]]
+    accumulator: Callable[[PyTree], PyTree] | None = None
     epsilon: Callable[[PyTree, int], float | None] = no_epsilon
     diagnostics: Callable[[PyTree], dict[str, float | int | None]] = no_diagnostics
     default_rounds: int = 100

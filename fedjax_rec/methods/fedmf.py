@@ -18,18 +18,23 @@ from fedjax_rec.methods.contract import (
     Method,
     Traffic,
     identity_between_rounds,
-    weighted_mean,
-    weighted_sum,
+    identity_receive,
 )
-from fedjax_rec.methods.local_training import Uplink
-from fedjax_rec.methods.mf_training import Memory, MFTraining, initial_memory, train_mf
+from fedjax_rec.methods.mf_training import (
+    Memory,
+    MFTraining,
+    initial_memory,
+    negatives_key,
+    train_mf,
+)
+from fedjax_rec.methods.shared_items import ItemUpload, own_scores, shared_items
 from fedjax_rec.models import MF, score
 
 __all__ = ["FedMFConfig", "fedmf"]
 
 
 @dataclass(frozen=True)
-class FedMFConfig(MFTraining, Uplink):
+class FedMFConfig(MFTraining, ItemUpload):
     """Options of FedMF.
 
     The papers that compare with FedMF name no rates for it in this setting; the defaults are the
@@ -38,6 +43,10 @@ class FedMFConfig(MFTraining, Uplink):
 
     init_std: float = 0.1
 
+    def __post_init__(self) -> None:
+        MFTraining.__post_init__(self)
+        ItemUpload.__post_init__(self)
+
 
 class Server(NamedTuple):
     items: jax.Array  # [m, d] float32, weighted mean of the clients' tables
@@ -45,7 +54,7 @@ class Server(NamedTuple):
 
 class Client(NamedTuple):
     user: Any  # MF parameters, one embedding a user
-    items: Any  # [m, d] float32 within a round; () between rounds: the next download replaces it
+    items: Any  # Held within a round; () between rounds: all items are those of the download
     memory: Memory
 
 
@@ -64,6 +73,9 @@ def fedmf(config: FedMFConfig) -> Method:
     Reference:
       Chai et al., "Secure Federated Matrix Factorization", IEEE Intelligent Systems 2021.
     """
+    table = shared_items(
+        config, weight_decay=config.weight_decay, keep_optimizer=config.keep_optimizer
+    )
 
     def init(key: jax.Array, problem: Problem) -> Server:
         return Server(config.initial_items(key, problem.num_items))
@@ -76,29 +88,41 @@ def fedmf(config: FedMFConfig) -> Method:
     def broadcast(server: Server) -> Broadcast:
         return Broadcast(shared=server.items)
 
-    def receive(key: jax.Array, client: Client, download: Broadcast, data: ClientData) -> Client:
-        return client._replace(items=download.shared)
-
     def local_update(
         key: jax.Array, client: Client, download: Broadcast, data: ClientData
-    ) -> tuple[Client, jax.Array, Info]:
-        user, items, memory, info = train_mf(
-            key, client.user, client.items, client.memory, data, config
+    ) -> tuple[Client, Any, Info]:
+        items = download.shared
+        held, samples = table.begin(key, items, data, negatives_key(client.memory))
+        user, rows, memory, info = train_mf(
+            key,
+            client.user,
+            held.rows,
+            client.memory,
+            data,
+            config,
+            samples=samples,
+            num_items=len(items),
         )
-        return Client(user, items, memory), items, info
+        held = held._replace(rows=rows)
+        return Client(user, held, memory), table.upload(items, held), info
 
     def retain(client: Client) -> Client:
         return client._replace(items=())
 
     def server_step(key: jax.Array, server: Server, reduced: Any) -> Server:
-        return Server(weighted_mean(reduced))
+        return Server(table.mean(server.items, reduced))
 
     def scores(client: Client, shared: jax.Array, user: jax.Array) -> jax.Array:
         model = MF(client.user["embedding"].shape[0])
-        return score(model, client.user, user, client.items)
 
-    def traffic(download: Broadcast, upload: jax.Array, sent: None) -> Traffic:
-        return Traffic(down=uplink.dense(download.shared), up=uplink.dense(upload))
+        def own(rows: jax.Array) -> jax.Array:
+            return score(model, client.user, user, rows)
+
+        return own_scores(own, shared, client.items)
+
+    def traffic(download: Broadcast, upload: Any, sent: Any) -> Traffic:
+        items = download.shared
+        return Traffic(down=uplink.dense(items), up=table.wire(items, sent))
 
     def item_view(server: Server) -> dict[str, np.ndarray]:
         return {"item_embeddings": np.asarray(server.items)}
@@ -109,12 +133,13 @@ def fedmf(config: FedMFConfig) -> Method:
         init=init,
         init_client=init_client,
         broadcast=broadcast,
-        receive=receive,
+        receive=identity_receive,
         local_update=local_update,
         retain=retain,
         uplink=config.transform(),
         weight=lambda data: data.positives.astype(jnp.float32),
-        reduce=weighted_sum,
+        accumulator=lambda server: table.accumulator(server.items),
+        reduce=table.reduce,
         server_step=server_step,
         between_rounds=identity_between_rounds,
         scores=scores,

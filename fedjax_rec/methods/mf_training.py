@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from fedjax_rec.batches import Batch, ClientData
+from fedjax_rec.batches import Batch, ClientData, Samples
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import binary_cross_entropy, elementwise_mse
 from fedjax_rec.methods.contract import Info
 from fedjax_rec.methods.local_training import LocalTraining, continue_training, fresh_optimizers
 from fedjax_rec.models import MF, score
 
-__all__ = ["MFTraining", "Memory", "initial_memory", "train_mf"]
+__all__ = ["MFTraining", "Memory", "initial_memory", "negatives_key", "train_mf"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ def initial_memory(key: jax.Array, user: Any, items: jax.Array, options: MFTrain
     )
 
 
+def negatives_key(memory: Memory) -> jax.Array | None:
+    """The key of a client's negatives where they stay the same in all rounds; else None."""
+    if isinstance(memory.samples_key, tuple):
+        return None
+    return jax.random.wrap_key_data(memory.samples_key, impl="threefry2x32")
+
+
 def train_mf(
     key: jax.Array,
     user: Any,
@@ -77,6 +84,8 @@ def train_mf(
     options: MFTraining,
     *,
     width: jax.Array | int | None = None,
+    samples: Samples | None = None,
+    num_items: int | None = None,
 ) -> tuple[Any, jax.Array, Memory, Info]:
     """Trains one client's user and item embeddings, in one joint step a batch.
 
@@ -89,6 +98,8 @@ def train_mf(
       options: loss, optimizer, rates, epochs.
       width: [] int, columns that the client uses, the first ones; None: all d. The others are
         zero and stay so: a column that is zero in both factors has no gradient in either.
+      samples: as ``continue_training``; None: drawn here.
+      num_items: as ``continue_training``.
 
     Returns:
       The trained parameters, the [m, d] items, the new memory, and the mean loss of the batches.
@@ -102,9 +113,6 @@ def train_mf(
         logits = score(model, user, batch.users, rows)
         return binary_cross_entropy(logits, batch.labels, batch.mask)
 
-    samples_key = None
-    if not options.resample_negatives:
-        samples_key = jax.random.wrap_key_data(memory.samples_key, impl="threefry2x32")
     optimizers = memory.optimizers
     if not options.keep_optimizer:
         optimizers = fresh_optimizers(user, items, options)
@@ -117,7 +125,9 @@ def train_mf(
         data,
         options,
         user_first=False,
-        samples_key=samples_key,
+        samples_key=negatives_key(memory),
+        samples=samples,
+        num_items=num_items,
     )
     kept = trained.optimizers if options.keep_optimizer else ()
     return trained.user, trained.items, memory._replace(optimizers=kept), trained.info

@@ -18,18 +18,22 @@ from fedjax_rec.methods.contract import (
     Method,
     Traffic,
     identity_between_rounds,
-    weighted_mean,
-    weighted_sum,
+    identity_receive,
 )
-from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head, train_locally
+from fedjax_rec.methods.local_training import LocalTraining, initial_head, train_locally
+from fedjax_rec.methods.shared_items import ItemUpload, own_scores, shared_items
 from fedjax_rec.models import LinearHead, score
 
 __all__ = ["PFedRecConfig", "pfedrec"]
 
 
 @dataclass(frozen=True)
-class PFedRecConfig(LocalTraining, Uplink):
+class PFedRecConfig(LocalTraining, ItemUpload):
     """Options of PFedRec, with the defaults of its release: SGD 0.1, one local epoch."""
+
+    def __post_init__(self) -> None:
+        LocalTraining.__post_init__(self)
+        ItemUpload.__post_init__(self)
 
 
 class Server(NamedTuple):
@@ -39,7 +43,7 @@ class Server(NamedTuple):
 
 class Client(NamedTuple):
     head: Any  # LinearHead parameters, one head a user
-    items: Any  # [m, d] float32 within a round; () between rounds: the next download replaces it
+    items: Any  # Held within a round; () between rounds: all items are those of the download
 
 
 def pfedrec(config: PFedRecConfig) -> Method:
@@ -55,6 +59,7 @@ def pfedrec(config: PFedRecConfig) -> Method:
       Zhang et al., "Dual Personalization on Federated Recommendation", IJCAI 2023, Algorithm 1.
       Rates as in its release: head η, items η·m·80.
     """
+    table = shared_items(config, weight_decay=config.weight_decay)
 
     def init(key: jax.Array, problem: Problem) -> Server:
         items_key, head_key = jax.random.split(key)
@@ -69,30 +74,42 @@ def pfedrec(config: PFedRecConfig) -> Method:
     def broadcast(server: Server) -> Broadcast:
         return Broadcast(shared=server.items)
 
-    def receive(key: jax.Array, client: Client, download: Broadcast, data: ClientData) -> Client:
-        return client._replace(items=download.shared)
-
     def local_update(
         key: jax.Array, client: Client, download: Broadcast, data: ClientData
-    ) -> tuple[Client, jax.Array, Info]:
-        model = LinearHead(data.num_users)
-        head, items, info = train_locally(
-            key, model, client.head, client.items, data, config, user_first=True
+    ) -> tuple[Client, Any, Info]:
+        items = download.shared
+        held, samples = table.begin(key, items, data)
+        head, rows, info = train_locally(
+            key,
+            LinearHead(data.num_users),
+            client.head,
+            held.rows,
+            data,
+            config,
+            user_first=True,
+            samples=samples,
+            num_items=len(items),
         )
-        return Client(head, items), items, info
+        held = held._replace(rows=rows)
+        return Client(head, held), table.upload(items, held), info
 
     def retain(client: Client) -> Client:
         return client._replace(items=())
 
     def server_step(key: jax.Array, server: Server, reduced: Any) -> Server:
-        return server._replace(items=weighted_mean(reduced))
+        return server._replace(items=table.mean(server.items, reduced))
 
     def scores(client: Client, shared: jax.Array, user: jax.Array) -> jax.Array:
         model = LinearHead(client.head["bias"].shape[0])
-        return score(model, client.head, user, client.items)
 
-    def traffic(download: Broadcast, upload: jax.Array, sent: None) -> Traffic:
-        return Traffic(down=uplink.dense(download.shared), up=uplink.dense(upload))
+        def own(rows: jax.Array) -> jax.Array:
+            return score(model, client.head, user, rows)
+
+        return own_scores(own, shared, client.items)
+
+    def traffic(download: Broadcast, upload: Any, sent: Any) -> Traffic:
+        items = download.shared
+        return Traffic(down=uplink.dense(items), up=table.wire(items, sent))
 
     def item_view(server: Server) -> dict[str, np.ndarray]:
         return {"item_embeddings": np.asarray(server.items)}
@@ -103,12 +120,13 @@ def pfedrec(config: PFedRecConfig) -> Method:
         init=init,
         init_client=init_client,
         broadcast=broadcast,
-        receive=receive,
+        receive=identity_receive,
         local_update=local_update,
         retain=retain,
         uplink=config.transform(),
         weight=lambda data: jnp.float32(1),
-        reduce=weighted_sum,
+        accumulator=lambda server: table.accumulator(server.items),
+        reduce=table.reduce,
         server_step=server_step,
         between_rounds=identity_between_rounds,
         scores=scores,

@@ -32,7 +32,8 @@ class Coding:
       recode_every: τ, rounds between remaking the collaborative codes.
       warmup: T_warm, rounds after which only the collaborative channel is left.
       codebook: how codes are found: "rq-kmeans": residual k-means. "rq-vae": an autoencoder.
-        "hash": by chance, for both channels and for good: no content, nothing learnt.
+        "hash": by chance, for both channels and for good: no content, nothing learnt. Then the
+        collaborative channel starts after the first τ rounds and is never remade, fixed or not.
       code_components: principal components of the vectors that "rq-kmeans" codes, at most; 0: the
         vectors themselves, as the paper. In many dimensions the late levels give a codeword to each
         outlier and one to all the rest; in few, items spread over all of them.

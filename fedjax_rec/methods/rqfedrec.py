@@ -85,6 +85,16 @@ class RQFedRecConfig(LocalTraining, Uplink, Coding, CodebookFit):
                 "noise and laplace are one and the same with without='codebooks', where item "
                 "embeddings are what is uploaded: give one of them"
             )
+        unread = [
+            f"{option}={value!r}"
+            for option, value in (("without", self.without), ("codebook", self.codebook))
+            if value in ("semantic", "codebooks", "hash")
+        ]
+        if self.semantics is not None and unread:
+            raise InputError(
+                f"semantics={self.semantics!r} is not read with {unread[0]}, where no item is "
+                "coded by its content: leave one of the two out"
+            )
         if self.noise and self.without == "item-embeddings":
             raise InputError(
                 "noise is added to item embeddings: leave it out with without='item-embeddings', "

@@ -46,17 +46,37 @@ def touched_rows(samples: Samples, num_items: int) -> Touched:
       samples: a client's samples; only the valid ones count.
       num_items: m.
     """
-    room = min(num_items, samples.items.shape[0])
-    # Flags and a running count over m integers instead of a sort: m is a table's rows, not its d.
+    count = samples.items.shape[0]
     named = jnp.where(samples.valid, samples.items, num_items)
+    # By flags over all m items, or by sorting the samples: whichever is less work.
+    if count * count.bit_length() < num_items:
+        items, row = _by_sorting(named, num_items)
+    else:
+        items, row = _by_flags(named, num_items)
+    return Touched(
+        items,
+        items < num_items,
+        samples._replace(items=jnp.where(samples.valid, row, 0)),
+    )
+
+
+def _by_flags(named, num_items):
+    """([T] distinct items, [N] row of each sample); m integers in between, whatever d is."""
+    room = min(num_items, len(named))
     flags = jnp.zeros(num_items, bool).at[named].set(True, mode="drop")
     row = jnp.cumsum(flags, dtype=jnp.int32) - 1
     items = jnp.full(room, num_items, jnp.int32)
     items = items.at[jnp.where(flags, row, room)].set(
         jnp.arange(num_items, dtype=jnp.int32), mode="drop"
     )
-    return Touched(
-        items,
-        jnp.arange(room) <= row[-1],
-        samples._replace(items=jnp.where(samples.valid, row[samples.items], 0)),
-    )
+    return items, row[jnp.minimum(named, num_items - 1)]
+
+
+def _by_sorting(named, num_items):
+    """The same; its cost does not depend on m."""
+    place = jnp.arange(len(named), dtype=jnp.int32)
+    ordered, place = jax.lax.sort((named, place), num_keys=1)
+    differs = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    row_in_order = jnp.cumsum(differs, dtype=jnp.int32) - 1
+    items = jnp.full(len(named), num_items, jnp.int32).at[row_in_order].set(ordered)
+    return items, jnp.zeros(len(named), jnp.int32).at[place].set(row_in_order)

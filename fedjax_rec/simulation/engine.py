@@ -261,8 +261,12 @@ class Engine:
         self._upload, received = clients.upload_shape(self.method, one, broadcast, bucket.data)
         group = jax.tree.map(lambda x: _shape(x, (1, *x.shape)), received)
         weights = jax.ShapeDtypeStruct((1,), jnp.float32)
-        add = self.method.reduce
-        self._accumulator, sent = jax.eval_shape(lambda u, w: add(None, u, w), group, weights)
+        empty = self.method.accumulator
+
+        def add(server, uploads, weights):
+            return self.method.reduce(None if empty is None else empty(server), uploads, weights)
+
+        self._accumulator, sent = jax.eval_shape(add, state.server, group, weights)
         self._sent = jax.tree.map(lambda x: _shape(x, x.shape[1:]), sent)
 
     def _zero_accumulator(self):
