@@ -15,15 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from fedjax_rec.errors import InputError, TrainingError
 from fedjax_rec.parsing import parse
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from fedjax_rec.sweep import ParsedRun
 
+__all__ = ["main", "parse_run"]
+
+_TRIALS_FAILED = 1
 _USAGE_ERROR = 2
 _INTERRUPTED = 130
 
@@ -69,6 +73,9 @@ class RunOptions:
         right after local training. Unset: download; under published, as the method's release.
       chunk: clients trained side by side on a device, or auto. Bounds memory.
       devices: devices to use; unset: all (on a CPU, one a core).
+      state: where clients' states are between rounds: device, host (memory), disk (files in --out),
+        or auto, the nearest of them with room.
+      state_dtype: what they are kept in: bfloat16 takes half of float32's memory, int8 a quarter.
       checkpoint_every: rounds between checkpoints.
       out: folder of the run; unset: runs/METHOD-DATA-PROTOCOL-seedS, numbered where it is taken.
       resume: go on with the run in --out; without --out, with the latest one of that name.
@@ -85,6 +92,8 @@ class RunOptions:
     evaluate_at: Literal["download", "trained"] | None = None
     chunk: int | Literal["auto"] = "auto"
     devices: int | None = None
+    state: Literal["auto", "device", "host", "disk"] = "auto"
+    state_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     checkpoint_every: int = 10
     out: Path | None = None
     resume: bool = False
@@ -157,15 +166,43 @@ class Report:
     out: Path | None = None
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Run methods over many settings: each trial a process and a folder. Goes on where it stopped.
+
+    Attributes:
+      spec: TOML file: options of run by their names, [grid] lists, [random] distributions.
+      out: folder of the sweep; unset: runs/sweep-SPEC. The same command goes on with it.
+      executor: local: processes of this machine. ray: tasks on a Ray cluster (RAY_ADDRESS), or on
+        one of this machine's own.
+      jobs: trials at a time; unset: one on this machine, as many as a Ray cluster has room for.
+      cpus_per_trial: what Ray reserves for a trial.
+      gpus_per_trial: what Ray reserves for a trial.
+      retry_failed: run those again that failed before.
+    """
+
+    spec: tyro.conf.Positional[Path]
+    out: Path | None = None
+    executor: Literal["local", "ray"] = "local"
+    jobs: int | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    retry_failed: bool = False
+
+
 DESCRIPTION = """Federated recommendation, simulated with all clients as one batched pytree.
 
     fedjax-rec run cgfedrec --data ml-100k --rounds 100
     fedjax-rec run local --data ml-100k --protocol published
+    fedjax-rec sweep SPEC.toml
     fedjax-rec report runs/*"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``fedjax-rec``. Exits with 0, 2 (a mistake, one line) or 130 (Ctrl-C)."""
+    """Entry point of ``fedjax-rec``.
+
+    Exits with 0, 1 (trials of a sweep failed), 2 (a mistake, one line) or 130 (Ctrl-C).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         _dispatch(arguments)
@@ -192,6 +229,8 @@ def _dispatch(arguments):
         _data_synth(command)
     elif isinstance(command, Report):
         _report(command)
+    elif isinstance(command, Sweep):
+        _sweep(command)
     else:
         _run(command, arguments)
 
@@ -212,7 +251,6 @@ def _commands(preset):
     Args:
       preset: settings to take a method's defaults from, where it has such a preset.
     """
-    from fedjax_rec.methods import PRESETS, REGISTRY
 
     def choice(types):
         choices: Any = None
@@ -223,10 +261,21 @@ def _commands(preset):
             choices = one if choices is None else choices | one
         return choices
 
-    def command(name, fields, doc):
-        # Built here rather than written out: the methods come from the registry.
-        namespace = {"__doc__": doc, "name": name}
-        return dataclasses.make_dataclass("Command", fields, namespace=namespace, frozen=True)
+    methods = _methods(preset)
+    data = {"list": DataList, "info": DataInfo, "get": DataGet, "synth": DataSynth}
+    return choice(
+        {
+            "run": _command("run", [("command", choice(methods))], "Train a method, evaluate it."),
+            "sweep": Sweep,
+            "data": _command("data", [("command", choice(data))], "List, inspect, get, make data."),
+            "report": Report,
+        }
+    )
+
+
+def _methods(preset):
+    """Method -> the type of the options of ``fedjax-rec run METHOD``."""
+    from fedjax_rec.methods import PRESETS, REGISTRY
 
     methods = {}
     for name, entry in REGISTRY.items():
@@ -240,15 +289,14 @@ def _commands(preset):
             literal: Any = Literal  # of names known at run time only
             chosen: Any = Annotated[literal[tuple(presets)] | None, tyro.conf.arg(help=about)]
             fields.append(("preset", chosen, None))
-        methods[name] = command(name, fields, _summary(entry.factory))
-    data = {"list": DataList, "info": DataInfo, "get": DataGet, "synth": DataSynth}
-    return choice(
-        {
-            "run": command("run", [("command", choice(methods))], "Train a method, evaluate it."),
-            "data": command("data", [("command", choice(data))], "List, inspect, get, make data."),
-            "report": Report,
-        }
-    )
+        methods[name] = _command(name, fields, _summary(entry.factory))
+    return methods
+
+
+def _command(name, fields, doc):
+    # Built here rather than written out: the methods come from the registry.
+    namespace = {"__doc__": doc, "name": name}
+    return dataclasses.make_dataclass("Command", fields, namespace=namespace, frozen=True)
 
 
 def _summary(factory):
@@ -284,6 +332,8 @@ def _run(command, arguments):
         evaluate_at=run.evaluate_at,
         chunk=run.chunk,
         devices=run.devices,
+        state=run.state,
+        state_dtype=run.state_dtype,
         checkpoint_every=run.checkpoint_every,
         out=out,
         resume=run.resume,
@@ -296,6 +346,46 @@ def _run(command, arguments):
     del result
     _show([out])
     print(f"run: {out}" if run.no_report else f"report: {out / 'report.html'}")
+
+
+def parse_run(method: str, arguments: Sequence[str]) -> ParsedRun:
+    """What ``fedjax-rec run METHOD ARGUMENTS`` would run, checked as far as no data is needed.
+
+    Args:
+      method: a name of the registry.
+      arguments: the method's options and those of data and run.
+
+    Raises:
+      InputError: arguments that do not fit, told as the command would tell it.
+    """
+    from fedjax_rec.methods import REGISTRY
+    from fedjax_rec.sweep import ParsedRun
+
+    kind = _methods(_preset(arguments))[method]
+    command = parse(kind, arguments, prog=f"fedjax-rec run {method}", description="")
+    made = REGISTRY[method].factory(command.method)
+    _cohort(command.run.cohort)
+    parts = (command.method, command.data, command.run)
+    options = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+    options |= {"preset": getattr(command, "preset", None)}
+    options |= {"data_options": _keywords(command.data.data_options)}
+    return ParsedRun(options, made.default_rounds)
+
+
+def _sweep(command):
+    from rich.console import Console
+
+    from fedjax_rec.sweep import run_sweep
+    from fedjax_rec.sweep.results import results_table
+
+    options = {k: v for k, v in dataclasses.asdict(command).items() if k != "spec"}
+    done = run_sweep(command.spec, parse_run, **options)
+    Console().print(results_table(done.frame, done.axes))
+    print(f"results: {done.out / 'results.csv'}")
+    for entry in done.unfinished:
+        print(f"{entry.status}: {entry.folder.name}: {entry.error} (see {entry.log})")
+    if done.unfinished:
+        raise SystemExit(_TRIALS_FAILED)
 
 
 def _report(command):

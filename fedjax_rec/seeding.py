@@ -31,6 +31,8 @@ class Purpose(IntEnum):
     TEST_CANDIDATES = 11
     SYNTHETIC = 12
     CLICKS = 13
+    SWEEP = 14
+    STORE = 15
 
 
 def host_rng(seed: int, round_: int, purpose: Purpose, *ids: int) -> np.random.Generator:

@@ -85,13 +85,17 @@ class Checkpoints:
         """The record of a checkpoint, without its arrays."""
         return self._restore(round_, RestoreFiles(arrays=False))[1]
 
-    def load(self, round_: int, server: Any, clients: Any) -> Checkpoint:
+    def load(
+        self, round_: int, server: Any, clients: Any, *, scratch: Path | None = None
+    ) -> Checkpoint:
         """Loads a checkpoint.
 
         Args:
           round_: which.
           server, clients: pytrees of the expected structure; their leaves' shapes and dtypes are
             what the checkpoint must have.
+          scratch: folder for arrays that are too large for memory, mapped from files; None: they
+            are read into memory.
 
         Raises:
           InputError: it is damaged, or another method's or dataset's.
@@ -100,7 +104,7 @@ class Checkpoints:
             name: jax.ShapeDtypeStruct(x.shape, x.dtype)
             for name, x in _named(server, clients).items()
         }
-        arrays, record = self._restore(round_, RestoreFiles())
+        arrays, record = self._restore(round_, RestoreFiles(scratch=scratch))
         for name, want in expected.items():
             found = arrays.get(name)
             if found is not None and found.dtype.kind == "V":  # bfloat16 and its kin

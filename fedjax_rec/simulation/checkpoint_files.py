@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,13 @@ class CheckpointFiles(ocp.CheckpointHandler):
         self, directory: Path, args: RestoreFiles
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays (empty unless asked for) and the record."""
-        arrays = {}
-        if args.arrays:
+        arrays: dict[str, np.ndarray] = {}
+        if args.scratch is not None:
+            with zipfile.ZipFile(directory / _ARRAYS) as archive:
+                for member in archive.namelist():  # extracted a few bytes at a time, and checked
+                    path = Path(archive.extract(member, args.scratch))
+                    arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif args.arrays:
             with np.load(directory / _ARRAYS, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads((directory / _RECORD).read_text(encoding="utf-8"))
@@ -67,9 +73,11 @@ class RestoreFiles(ocp.args.CheckpointArgs):
 
     Attributes:
       arrays: whether to read the arrays too, or only the record.
+      scratch: folder to unpack them to, as files mapped into memory; None: into memory.
     """
 
     arrays: bool = True
+    scratch: Path | None = None
 
 
 def _settle(file):

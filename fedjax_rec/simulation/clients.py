@@ -109,16 +109,15 @@ def evaluate_client(
 
 
 def init_clients(
-    method: Method, mesh: Mesh, key: jax.Array, server: PyTree, clients: jax.Array, users: int
-) -> PyTree:
-    """All clients' first states, [devices · rows, …], sharded over the mesh."""
+    method: Method, mesh: Mesh, key: jax.Array, server: PyTree, users: int
+) -> Callable[[jax.Array], PyTree]:
+    """Builds the jitted program of first states: client ids [n] -> [n, …], sharded as they are."""
 
     def one(client):
         own = jax.random.fold_in(jax.random.fold_in(key, int(Purpose.INIT_CLIENT)), client)
         return method.init_client(own, server, users)
 
-    sharding = jax.NamedSharding(mesh, _BATCHED)
-    return jax.jit(jax.vmap(one), out_shardings=sharding)(clients)
+    return jax.jit(jax.vmap(one), out_shardings=jax.NamedSharding(mesh, _BATCHED))
 
 
 def train_bucket(

@@ -22,7 +22,7 @@ __all__ = ["configuration", "conflicts"]
 
 _PACKAGES = ("fedjax-rec", "jax", "jaxlib", "flax", "optax", "numpy", "igraph", "leidenalg")
 # Keys of "run" that may change when a run is resumed: they do not decide its numbers.
-_FREE = ("rounds", "checkpoint_every", "chunk")
+_FREE = ("rounds", "checkpoint_every", "chunk", "state")
 
 
 def configuration(
@@ -68,7 +68,8 @@ def configuration(
 def conflicts(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What keeps a run from being resumed with the wanted configuration, in words.
 
-    Rounds, chunk, devices and checkpoint_every do not decide a run's numbers and may change.
+    Rounds, chunk, devices, checkpoint_every and where states are kept do not decide a run's
+    numbers and may change.
 
     Args:
       saved: the configuration on record.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,6 +20,14 @@ from fedjax_rec.simulation import clients, programs
 from fedjax_rec.simulation.layout import Bucket, lay_out
 from fedjax_rec.simulation.ledger import RoundBytes, round_bytes
 from fedjax_rec.simulation.rows import Rows
+from fedjax_rec.simulation.states import (
+    DeviceStates,
+    HostStates,
+    StatePlace,
+    choose_place,
+    rows_at_once,
+)
+from fedjax_rec.simulation.storage import StateDtype, stored_as
 
 __all__ = ["Engine", "Outcome", "Seconds", "State", "cohort_size"]
 
@@ -28,7 +37,8 @@ class State(NamedTuple):
 
     Attributes:
       server: the method's server state.
-      clients: all clients' states as one pytree, leading axis [devices · rows] in layout order.
+      clients: all clients' states as one pytree: on the devices, leading axis [devices · rows] in
+        layout order; on the host or the disk, [num_clients] by client id.
     """
 
     server: Any
@@ -84,6 +94,14 @@ class Engine:
         "trained": right after local training (clients outside the cohort: after this round's
         download).
       debug: run client by client without jit, so that errors name their place; one device.
+      state: where the clients' states are between rounds: "device", "host" memory, "disk", or
+        "auto", the nearest of them with room. On the host or the disk they stream through the
+        devices.
+      state_dtype: what they are kept in: "float32", "bfloat16" or "int8" (`storage.encode`).
+      state_folder: for the disk; required there.
+
+    Raises:
+      InputError: options out of range, or a method's options that do not fit the problem.
     """
 
     def __init__(
@@ -97,11 +115,17 @@ class Engine:
         chunk: int | Literal["auto"] = "auto",
         evaluate_at: EvaluateAt = "download",
         debug: bool = False,
+        state: StatePlace | Literal["auto"] = "auto",
+        state_dtype: StateDtype = "float32",
+        state_folder: Path | None = None,
     ) -> None:
         if chunk != "auto" and chunk < 1:
             raise InputError(f"chunk={chunk} must be 'auto' or at least 1")
         if debug and mesh.size > 1:
             raise InputError("debug runs client by client on one device: use devices=1 with it")
+        if state not in ("auto", "device", "host", "disk"):
+            raise InputError(f"state={state!r}: use 'auto', 'device', 'host' or 'disk'")
+        method = stored_as(method, state_dtype)
         self.method = method
         self.problem = problem
         self.mesh = mesh
@@ -109,34 +133,44 @@ class Engine:
         self.cohort = cohort_size(cohort, problem.num_clients)
         self.evaluate_at = evaluate_at
         self.debug = debug
-        self.layout = lay_out(problem, int(mesh.size))
         self._key = jax.random.key(seed, impl="threefry2x32")
         self._batched = NamedSharding(mesh, PartitionSpec(clients.AXIS))
         self._shared = NamedSharding(mesh, PartitionSpec())
+        self._first_server: Any = self._init_server()
+        self._one = self._client_shape(self._first_server)
+        self.place = (
+            choose_place(self._one, problem.num_clients, mesh) if state == "auto" else state
+        )
+        most_rows = None
+        if self.place != "device":
+            most_rows = rows_at_once(self._one, mesh, 1 if chunk == "auto" else chunk)
+        self.layout = lay_out(problem, int(mesh.size), most_rows=most_rows)
         self._buckets = [self._upload_bucket(b) for b in self.layout.buckets]
-        rows = [bucket.rows for bucket in self.layout.buckets]
+        rows = {bucket.kind: bucket.rows for bucket in self.layout.buckets}
         self._programs = programs.Programs(method, mesh, rows, chunk=chunk, debug=debug)
         self._rows = Rows(problem, self.layout, self._batched)
-        self._upload: Any = None  # shapes of one client's upload
-        self._accumulator: Any = None  # shapes of one device's accumulator
-        self._sent: Any = None  # shapes of what the reduction counts of one upload
+        self._states = self._place_states(state_folder)
+        # Where a checkpoint's arrays may be unpacked; None: in memory.
+        self.scratch_folder = None
+        if self.place == "disk" and state_folder is not None:
+            self.scratch_folder = state_folder / "restored"
+        # Shapes of one client's upload, of a device's sum of them, and of what is counted of one.
+        self._upload, self._accumulator, self._sent = self._measure_upload(self._first_server)
 
     def initial_state(self) -> State:
         """The state before the first round.
 
         Raises:
-          InputError: where the method's options do not fit the problem.
+          InputError: states on the disk that do not fit there.
         """
+        server, self._first_server = self._first_server, None
+        if server is None:
+            server = self._init_server()
         key = jax.random.fold_in(self._key, 0)
-        server_key = jax.random.fold_in(key, int(Purpose.INIT_SERVER))
-        server = self._replicate(self.method.init(server_key, self.problem))
-        # Rows that no client uses get a client's state like all others, and are never trained.
-        ids = self._shard(np.maximum(self.layout.client_of_row, 0))
         users = int(self.problem.users_per_client.max())
-        everyone = clients.init_clients(self.method, self.mesh, key, server, ids, users)
-        state = State(server, everyone)
-        self._measure_upload(state, self.method.broadcast(server))
-        return state
+
+        make = clients.init_clients(self.method, self.mesh, key, server, users)
+        return State(server, self._states.first(lambda ids: make(self._shard(ids))))
 
     def run_round(
         self, state: State, round_: int, *, evaluate: bool = False
@@ -167,10 +201,14 @@ class Engine:
         with watch("device"):
             acc, everyone, reports = self._zero_accumulator(), state.clients, []
             for index, bucket in enumerate(self._buckets):
-                train = self._programs[programs.train(index, trained)]
-                rest = (self._zero_sent(index), *bucket, *self._order(index, part))
-                acc, everyone, report = train(acc, everyone, *rest, broadcast, round_key)
+                order = self._order(index, part)
+                train = self._programs[programs.train(self._kind(index), trained)]
+                states, start = self._states.take(everyone, index)
+                rest = (self._zero_sent(index), start, *bucket, *order, broadcast, round_key)
+                acc, states, report = train(acc, states, *rest)
+                everyone = self._states.give(everyone, index, states)
                 reports.append(report)
+            self._states.settle(everyone)
             by_client = self._rows.by_client
             losses = by_client([r.loss for r in reports])[part]
             healthy = by_client([r.healthy for r in reports])[part]
@@ -219,46 +257,55 @@ class Engine:
         return self.method.epsilon(self._upload, rounds)
 
     def client_states(self, state: State) -> Any:
-        """All clients' states as NumPy arrays [num_clients, …], in order of client id."""
-        return jax.tree.map(self._rows.gather, state.clients)
+        """All clients' states as NumPy arrays [num_clients, …], in order of client id.
+
+        They are as they are kept (`storage.decode` makes them whole), and must not be changed.
+        """
+        return self._states.gather(state.clients)
+
+    def client_shapes(self) -> Any:
+        """Shapes of what ``client_states`` gives."""
+        count = self.problem.num_clients
+        return jax.tree.map(lambda x: _shape(x, (count, *x.shape)), self._one)
 
     def restore(self, server: Any, client_states: Any) -> State:
         """The state that has the given server state and ``client_states`` (by client id)."""
-        of_row = np.maximum(self.layout.client_of_row, 0)
-        everyone = jax.tree.map(lambda x: self._shard(np.asarray(x)[of_row]), client_states)
-        return State(self._replicate(server), everyone)
+        return State(self._replicate(server), self._states.restore(client_states))
+
+    def drop_files(self) -> None:
+        """Removes what states on the disk have left there."""
+        self._states.drop()
 
     # Programs -------------------------------------------------------------------------------
 
     def _prepare(self, state, broadcast, round_key, *, train=None, rank=False):
         """Compiles what is asked for. ``train``: whether training evaluates; None: no training."""
-        self._measure_upload(state, broadcast)
-        indices = range(len(self._buckets))
+        kinds = dict.fromkeys(bucket.kind for bucket in self.layout.buckets)
         wanted: list[programs.Name] = []
         if train is not None:
-            wanted += [programs.SERVER, *(programs.train(i, train) for i in indices)]
+            wanted += [programs.SERVER, *(programs.train(kind, train) for kind in kinds)]
         if rank:
-            wanted += [programs.evaluate(i) for i in indices]
+            wanted += [programs.evaluate(kind) for kind in kinds]
 
         def arguments(name):
             if name == programs.SERVER:
                 return round_key, state.server, self._zero_accumulator()
-            kind, index = name[:2]
+            what, kind = name[:2]
+            index = next(i for i, b in enumerate(self.layout.buckets) if b.kind == kind)
             order = self._order(index, np.arange(self.problem.num_clients))
-            rest = (*self._buckets[index], *order, broadcast, round_key)
-            if kind == "train":
-                return self._zero_accumulator(), state.clients, self._zero_sent(index), *rest
-            return state.clients, *rest
+            states, start = self._states.take(state.clients, index)
+            rest = (start, *self._buckets[index], *order, broadcast, round_key)
+            if what == "train":
+                return self._zero_accumulator(), states, self._zero_sent(index), *rest
+            return states, *rest
 
         self._programs.prepare(wanted, arguments)
 
-    def _measure_upload(self, state, broadcast):
-        """Shapes of one client's upload and of what the reduction makes of it; nothing runs."""
-        if self._upload is not None:
-            return
-        first = jax.tree.map(lambda x: _shape(x, x.shape[1:]), (state.clients, self._buckets[0]))
-        one, bucket = first
-        self._upload, received = clients.upload_shape(self.method, one, broadcast, bucket.data)
+    def _measure_upload(self, server):
+        """Shapes of one client's upload, of their sum, and of what is counted; nothing runs."""
+        broadcast = self.method.broadcast(server)
+        data = jax.tree.map(lambda x: _shape(x, x.shape[1:]), self._buckets[0].data)
+        upload, received = clients.upload_shape(self.method, self._one, broadcast, data)
         group = jax.tree.map(lambda x: _shape(x, (1, *x.shape)), received)
         weights = jax.ShapeDtypeStruct((1,), jnp.float32)
         empty = self.method.accumulator
@@ -266,8 +313,8 @@ class Engine:
         def add(server, uploads, weights):
             return self.method.reduce(None if empty is None else empty(server), uploads, weights)
 
-        self._accumulator, sent = jax.eval_shape(add, state.server, group, weights)
-        self._sent = jax.tree.map(lambda x: _shape(x, x.shape[1:]), sent)
+        accumulator, sent = jax.eval_shape(add, server, group, weights)
+        return upload, accumulator, jax.tree.map(lambda x: _shape(x, x.shape[1:]), sent)
 
     def _zero_accumulator(self):
         devices = self.layout.devices
@@ -288,9 +335,10 @@ class Engine:
             everyone = np.arange(self.problem.num_clients)
             ranks = []
             for index, bucket in enumerate(self._buckets):
-                rank = self._programs[programs.evaluate(index)]
                 order = self._order(index, everyone)
-                ranks.append(rank(state.clients, *bucket, *order, broadcast, round_key))
+                rank = self._programs[programs.evaluate(self._kind(index))]
+                states, start = self._states.take(state.clients, index)
+                ranks.append(rank(states, start, *bucket, *order, broadcast, round_key))
             return self._rows.by_user(ranks)
 
     def _draw_cohort(self, round_):
@@ -302,7 +350,31 @@ class Engine:
         return np.sort(rng.choice(count, self.cohort, replace=False))
 
     def _order(self, index, part):
-        return self._rows.order(index, part, self._programs.width(index))
+        return self._rows.order(index, part, self._programs.width(self._kind(index)))
+
+    def _kind(self, index):
+        return self.layout.buckets[index].kind
+
+    # Beginning --------------------------------------------------------------------------------
+
+    def _init_server(self):
+        key = jax.random.fold_in(self._key, 0)
+        server_key = jax.random.fold_in(key, int(Purpose.INIT_SERVER))
+        return self._replicate(self.method.init(server_key, self.problem))
+
+    def _client_shape(self, server):
+        """Shapes of one client's state as it is kept."""
+        users = int(self.problem.users_per_client.max())
+        return jax.eval_shape(lambda s: self.method.init_client(self._key, s, users), server)
+
+    def _place_states(self, folder):
+        if self.place == "device":
+            return DeviceStates(self.layout, self._rows, self._shard)
+        if self.place == "host":
+            folder = None
+        elif folder is None:
+            raise InputError("states on the disk need a folder: name the run's with out (--out)")
+        return HostStates(self.layout, self._shard, self._one, folder)
 
     # Placement --------------------------------------------------------------------------------
 
@@ -317,7 +389,6 @@ class Engine:
             return self._shard(x.reshape(-1, *x.shape[2:]))
 
         return _Placed(
-            self._replicate(np.int32(bucket.start)),
             jax.tree.map(place, bucket.data),
             jax.tree.map(place, bucket.held_out),
         )
@@ -326,7 +397,6 @@ class Engine:
 class _Placed(NamedTuple):
     """A bucket on the devices: the arguments that every program of the bucket takes."""
 
-    start: Any
     data: Any
     held_out: Any
 

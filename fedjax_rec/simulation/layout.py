@@ -33,12 +33,14 @@ class Bucket(NamedTuple):
     """A range of rows, the same on every device, whose clients are padded to one shape.
 
     Attributes:
+      kind: number of the first bucket of the same shapes: buckets of one kind share programs.
       start, stop: rows of each device's part of the client axis.
       clients: [devices, rows] int32 client ids; -1 for a row that no client uses.
       data: ClientData with leaves [devices, rows, …].
       held_out: HeldOut with leaves [devices, rows, …].
     """
 
+    kind: int
     start: int
     stop: int
     clients: np.ndarray
@@ -68,12 +70,13 @@ class Layout(NamedTuple):
     buckets: tuple[Bucket, ...]
 
 
-def lay_out(problem: Problem, devices: int) -> Layout:
+def lay_out(problem: Problem, devices: int, *, most_rows: int | None = None) -> Layout:
     """Sorts, deals and buckets the clients of a problem.
 
     Args:
       problem: the prepared federation.
       devices: number of devices to deal the clients out to.
+      most_rows: a bucket of more rows than this is cut into several of one shape; None: none is.
     """
     count = problem.num_clients
     sizes = np.diff(problem.train.starts[problem.client_starts])
@@ -89,11 +92,34 @@ def lay_out(problem: Problem, devices: int) -> Layout:
 
     longest = np.where(dealt >= 0, sizes[dealt], 0).max(axis=0)
     avoided = forbidden_items(problem)
-    buckets = tuple(
-        _bucket(problem, avoided, start, stop, dealt[:, start:stop])
-        for start, stop in _cut(np.maximum(longest, 1))
-    )
-    return Layout(devices, rows, client_of_row, row_of_client, buckets)
+    buckets: list[Bucket] = []
+    for start, stop in _cut(np.maximum(longest, 1)):
+        whole = _bucket(problem, avoided, start, stop, dealt[:, start:stop])
+        buckets += _pieces(whole._replace(kind=len(buckets)), most_rows)
+    return Layout(devices, rows, client_of_row, row_of_client, tuple(buckets))
+
+
+def _pieces(bucket: Bucket, most_rows: int | None) -> list[Bucket]:
+    """Cuts a bucket into pieces of equally many rows. The last one begins earlier if need be, and
+    the rows that it has in common with the piece before are nobody's there."""
+    count = 1 if most_rows is None else -(-bucket.rows // most_rows)
+    if count == 1:
+        return [bucket]
+    size = -(-bucket.rows // count)
+    pieces = []
+    for index in range(count):
+        first = min(index * size, bucket.rows - size)
+        part = slice(first, first + size)
+        clients, data, held_out = jax.tree.map(
+            lambda x, part=part: x[:, part], (bucket.clients, bucket.data, bucket.held_out)
+        )
+        again = index * size - first
+        if again:
+            clients = clients.copy()
+            clients[:, :again] = -1
+        start = bucket.start + first
+        pieces.append(Bucket(bucket.kind, start, start + size, clients, data, held_out))
+    return pieces
 
 
 def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
@@ -159,6 +185,7 @@ def _bucket(
         return x.reshape(*shape, *x.shape[1:])
 
     return Bucket(
+        0,
         start,
         stop,
         clients,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -24,14 +24,14 @@ _MEMORY_SHARE = 0.5
 _UNKNOWN_MEMORY = 8 << 30
 
 
-def train(index: int, evaluating: bool) -> Name:
-    """Name of the program that trains bucket ``index``, and ranks its users if ``evaluating``."""
-    return ("train", index, evaluating)
+def train(kind: int, evaluating: bool) -> Name:
+    """Name of the program that trains buckets of a kind, and ranks users if ``evaluating``."""
+    return ("train", kind, evaluating)
 
 
-def evaluate(index: int) -> Name:
-    """Name of the program that ranks the users of bucket ``index`` at download."""
-    return ("evaluate", index)
+def evaluate(kind: int) -> Name:
+    """Name of the program that ranks the users of buckets of a kind at download."""
+    return ("evaluate", kind)
 
 
 class Programs:
@@ -40,7 +40,7 @@ class Programs:
     Args:
       method: the method.
       mesh: devices that the client axis is sharded over.
-      rows: rows of each bucket on one device.
+      rows: by kind of bucket, its rows on one device.
       chunk: clients trained side by side: "auto" or a number.
       debug: stand-ins that run client by client without jit.
     """
@@ -49,7 +49,7 @@ class Programs:
         self,
         method: Method,
         mesh: Mesh,
-        rows: Sequence[int],
+        rows: Mapping[int, int],
         *,
         chunk: int | Literal["auto"],
         debug: bool,
@@ -66,9 +66,9 @@ class Programs:
         """A program that ``prepare`` has compiled."""
         return self._compiled[name]
 
-    def width(self, index: int) -> int:
-        """Clients side by side in a bucket; 1 until it is known."""
-        return self._widths.get(index, 1)
+    def width(self, kind: int) -> int:
+        """Clients side by side in a bucket of a kind; 1 until it is known."""
+        return self._widths.get(kind, 1)
 
     def prepare(self, wanted: Sequence[Name], arguments: Arguments) -> None:
         """Compiles what is wanted and not there yet.
@@ -80,8 +80,8 @@ class Programs:
         missing = [name for name in wanted if name not in self._compiled]
         if not missing:
             return
-        for index in {name[1] for name in missing if name != SERVER} - set(self._widths):
-            self._widths[index] = self._choose_width(index, arguments)
+        for kind in {name[1] for name in missing if name != SERVER} - set(self._widths):
+            self._widths[kind] = self._choose_width(kind, arguments)
         # One after another: XLA uses all cores for one program, and two at once would add up to
         # the largest memory use of a small run.
         for name in missing:
@@ -101,15 +101,15 @@ class Programs:
             program = clients.evaluate_bucket(method, mesh, widths[name[1]])
         return program.lower(*arguments(name))
 
-    def _choose_width(self, index, arguments) -> int:
-        rows = self._rows[index]
+    def _choose_width(self, kind, arguments) -> int:
+        rows = self._rows[kind]
         if self._chunk != "auto":
             return min(self._chunk, rows)
         device = self._mesh.devices.flat[0]
         if device.platform == "cpu" or self._debug:
             return 1
         limit = (device.memory_stats() or {}).get("bytes_limit", _UNKNOWN_MEMORY)
-        alone = self._lower(train(index, False), arguments, {index: 1}).compile()
+        alone = self._lower(train(kind, False), arguments, {kind: 1}).compile()
         temporary = max(1, alone.memory_analysis().temp_size_in_bytes)
         return max(1, min(rows, int(_MEMORY_SHARE * limit / temporary)))
 

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from fedjax_rec.simulation.ledger import Ledger
 from fedjax_rec.simulation.progress import Progress
 from fedjax_rec.simulation.record import json_number, metric_rows, summarize
 from fedjax_rec.simulation.result import Result
+from fedjax_rec.simulation.storage import decode
 
 __all__ = ["Run", "run_warnings"]
 
@@ -160,11 +160,8 @@ class Run:
             raise InputError(
                 f"{self.folder.path} is at round {latest} already: use --rounds {latest} or more"
             )
-        count = self.engine.problem.num_clients
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), state.clients
-        )
-        found = checkpoints.load(latest, state.server, shapes)
+        shapes = self.engine.client_shapes()
+        found = checkpoints.load(latest, state.server, shapes, scratch=self.engine.scratch_folder)
         self.round = found.round
         self.history = found.record["history"]
         self.timings = found.record["timings"]
@@ -215,7 +212,7 @@ class Run:
             timings=pd.DataFrame(self.timings),
             server_state=jax.tree.map(np.asarray, state.server),
             out=self.folder.path if self.folder else None,
-            fetch_client_states=partial(engine.client_states, state),
+            fetch_client_states=lambda: decode(engine.client_states(state)),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Literal
@@ -13,10 +14,13 @@ from fedjax_rec.simulation.configuration import configuration
 from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine
 from fedjax_rec.simulation.folder import RunFolder
+from fedjax_rec.simulation.lock import hold
 from fedjax_rec.simulation.progress import Progress
 from fedjax_rec.simulation.record import selection_metric
 from fedjax_rec.simulation.result import Result
 from fedjax_rec.simulation.run import Run, run_warnings
+from fedjax_rec.simulation.states import StatePlace
+from fedjax_rec.simulation.storage import StateDtype
 
 __all__ = ["simulate"]
 
@@ -40,6 +44,8 @@ def simulate(
     out: str | Path | None = None,
     resume: bool = False,
     debug: bool = False,
+    state: StatePlace | Literal["auto"] = "auto",
+    state_dtype: StateDtype = "float32",
     progress: bool = True,
     label: str | None = None,
     command: str | None = None,
@@ -66,9 +72,14 @@ def simulate(
       checkpoint_every: rounds between checkpoints; one is written after the last round too.
       out: the run's folder; None: nothing is written.
       resume: go on with the run in ``out`` from its last checkpoint (from the beginning when it
-        has none yet). Configurations must agree in all but rounds, chunk, devices and
+        has none yet). Configurations must agree in all but rounds, chunk, devices, state and
         checkpoint_every.
       debug: client by client, without jit.
+      state: where the clients' states are between rounds: "device", "host" (memory), "disk" (files
+        in ``out``), or "auto": the nearest of them with room. On the host or the disk they stream
+        through the devices; the numbers are the same.
+      state_dtype: what states are kept in between rounds: "float32", "bfloat16" (half of the
+        memory), "int8" (a quarter; one scale a row). Rounded stochastically.
       progress: print a line a round to the standard error.
       label: the run's name in reports; None: the method's name.
       command: the command line that started it, for the record.
@@ -78,7 +89,7 @@ def simulate(
       raising KeyboardInterrupt; a second one ends it at once.
 
     Raises:
-      InputError: options or data that cannot be used.
+      InputError: options or data that cannot be used; an ``out`` that another process writes to.
       TrainingError: training diverged. The last checkpoint stays.
 
     Example:
@@ -118,19 +129,21 @@ def simulate(
         evaluate_at = "download" if leak_free else method.published_evaluation
 
     mesh = client_mesh(1 if debug and devices is None else devices)
-    engine = Engine(
-        method,
-        problem,
-        mesh,
-        seed=seed,
-        cohort=cohort,
-        chunk=chunk,
-        evaluate_at=evaluate_at,
-        debug=debug,
-    )
     # Options that do not fit the problem are found here, before anything is written.
     with run_warnings() as said:
-        state = engine.initial_state()
+        engine = Engine(
+            method,
+            problem,
+            mesh,
+            seed=seed,
+            cohort=cohort,
+            chunk=chunk,
+            evaluate_at=evaluate_at,
+            debug=debug,
+            state=state,
+            state_dtype=state_dtype,
+            state_folder=None if out is None else Path(out) / "state",
+        )
     config = configuration(
         engine,
         label=label,
@@ -140,24 +153,32 @@ def simulate(
             "eval_every": eval_every,
             "checkpoint_every": checkpoint_every,
             "chunk": chunk,
+            "state": engine.place,
+            "state_dtype": state_dtype,
         },
     )
     notes = (*problem.notes, *_privacy_notes(method.config), *said)
     show = Progress(rounds, selection_metric(problem), enabled=progress)
-    folder = None if out is None else RunFolder(out, resume=resume)
-    run = Run(engine, config, folder, show, rounds=rounds, eval_every=eval_every, began=began)
-    if resume:
-        state = run.resume(state)
-    run.begin()
-    device = config["device"]
-    show.start(method.name, problem, f"{device['count']} × {device['kind']}")
-    if resume:
-        nothing = f"no checkpoint in {out} yet: starting with round 1"
-        show.say(f"resuming after round {run.round}" if run.round else nothing)
-    for note in notes:
-        show.say(f"note: {note}")
-    state = run.go(state, checkpoint_every)
-    return run.finish(state, notes)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if out is not None:
+            folder = RunFolder(out, resume=resume)
+            stack.enter_context(hold(folder.path))
+        run = Run(engine, config, folder, show, rounds=rounds, eval_every=eval_every, began=began)
+        everyone = engine.initial_state()
+        stack.callback(engine.drop_files)
+        if resume:
+            everyone = run.resume(everyone)
+        run.begin()
+        device = config["device"]
+        show.start(method.name, problem, f"{device['count']} × {device['kind']}")
+        if resume:
+            nothing = f"no checkpoint in {out} yet: starting with round 1"
+            show.say(f"resuming after round {run.round}" if run.round else nothing)
+        for note in notes:
+            show.say(f"note: {note}")
+        everyone = run.go(everyone, checkpoint_every)
+        return run.finish(everyone, notes)
 
 
 def _privacy_notes(options):
