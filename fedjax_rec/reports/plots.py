@@ -34,6 +34,7 @@ __all__ = [
     "wall_time",
     "community_panels",
     "communities_over_rounds",
+    "place_legend",
 ]
 
 Ranking = Literal["uni99", "full"]
@@ -178,7 +179,7 @@ def wall_time(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
     handles = [Patch(color=color, label=part) for part, color in zip(parts, colors, strict=True)]
-    _place_legend(figure, handles, theme)
+    place_legend(figure, handles, theme)
     return figure
 
 
@@ -346,12 +347,11 @@ def _legend(figure: Figure, shown: Sequence[Run], runs: Sequence[Run], theme: Th
         for run, name, style in entries
         if run in shown
     ]
-    _place_legend(figure, handles, theme)
+    place_legend(figure, handles, theme)
 
 
-def _place_legend(
-    figure: Figure, handles: Sequence[Line2D] | Sequence[Patch], theme: Theme
-) -> None:
+def place_legend(figure: Figure, handles: Sequence[Line2D] | Sequence[Patch], theme: Theme) -> None:
+    """The key of a figure above its panels, in as many columns as its names leave room for."""
     names = [str(handle.get_label()) for handle in handles]
     # About 88 characters fit the width, of which each key and its gaps take 6.
     widths = [len(name) + 6 for name in names]

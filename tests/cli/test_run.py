@@ -65,7 +65,7 @@ def test_help_names_every_command_and_method(capsys):
             here(*words, "--help")
         assert end.value.code == 0
         told[words] = capsys.readouterr().out
-    assert all(command in told[()] for command in ("run", "data", "report"))
+    assert all(command in told[()] for command in ("run", "sweep", "data", "report"))
     assert all(method in told["run",] for method in REGISTRY)
     assert all(command in told["data",] for command in ("list", "info", "get", "synth"))
 
