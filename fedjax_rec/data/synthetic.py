@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from fedjax_rec.data.dataset import Dataset
@@ -13,6 +15,8 @@ __all__ = ["synthetic"]
 
 MIN_INTERACTIONS = 5
 _CHUNK_CELLS = 4_000_000  # users x items held at once: 16 MB of float32, which the caches like.
+_FEW_CELLS = 500_000_000  # up to so many users x items, a clock for each of them is quick enough.
+_MOST_DRAWS = 16  # draws an item wanted, before repetitions are too many to go on.
 _START = 1_600_000_000  # The first possible timestamp, 13 September 2020.
 _SPAN = 365 * 86_400  # Users join within a year ...
 _GAP = 3_600.0  # ... and interact about once an hour.
@@ -53,6 +57,8 @@ def synthetic(
 
     The user's n_u items are drawn from p_u without replacement, all users at once, as the first
     n_u arrivals of exponential clocks with rates p_u(i) (the Gumbel top-k trick on a log scale).
+    Beyond 500 million users x items, they are the first n_u distinct ones of draws with
+    replacement, which have the same law and take no time for the items that nobody draws.
     n_u is 5 plus a geometric number, cut at half the items, so that nobody has seen everything.
 
     Args:
@@ -97,7 +103,8 @@ def synthetic(
     likes = (1 - breadth) * rng.dirichlet(np.full(clusters, taste), users) + breadth / clusters
     extra = rng.geometric(1.0 / (interactions_per_user - MIN_INTERACTIONS + 1), users) - 1
     counts = np.minimum(MIN_INTERACTIONS + extra, items // 2)
-    item = _draw(rng, likes, weight, cluster, counts)
+    draw = _by_clocks if users * items <= _FEW_CELLS else _by_repetition
+    item = draw(rng, likes, weight, cluster, counts)
 
     user = np.repeat(np.arange(users, dtype=np.int32), counts)
     seconds = _START + np.repeat(rng.integers(0, _SPAN, users), counts)
@@ -117,7 +124,7 @@ def synthetic(
     )
 
 
-def _draw(
+def _by_clocks(
     rng: np.random.Generator,
     likes: np.ndarray,
     weight: np.ndarray,
@@ -141,13 +148,80 @@ def _draw(
         soonest = np.take_along_axis(
             soonest, np.argsort(np.take_along_axis(arrival, soonest, axis=1), axis=1), axis=1
         )
-        kept = np.arange(most) < wanted[:, None]
-        # The favourites arrive first, so mix again: the held-out last events are not to be the
-        # oddest of each user.
-        shuffle = np.where(kept, rng.random(kept.shape, dtype=np.float32), np.float32(2.0))
-        mixed = np.take_along_axis(soonest, np.argsort(shuffle, axis=1, kind="stable"), axis=1)
-        drawn.append(mixed[kept].astype(np.int32))
+        drawn.append(_mixed(rng, soonest, wanted))
     return np.concatenate(drawn)
+
+
+def _by_repetition(
+    rng: np.random.Generator,
+    likes: np.ndarray,
+    weight: np.ndarray,
+    cluster: np.ndarray,
+    counts: np.ndarray,
+) -> np.ndarray:
+    """The same law: drawn with replacement, a cluster and an item of it; repetitions left out."""
+    clusters = likes.shape[1]
+    by_cluster = np.argsort(cluster, kind="stable")
+    share = weight[by_cluster]
+    starts = np.searchsorted(cluster[by_cluster], np.arange(clusters + 1))
+    # All clusters' distributions end to end, and all users' (below): the k-th lies in k … k + 1.
+    item_ends = np.concatenate(
+        [k + np.cumsum(share[a:b]) / share[a:b].sum() for k, (a, b) in enumerate(pairwise(starts))]
+    )
+    most = int(counts.max())
+    chunk = max(1, _CHUNK_CELLS // (_MOST_DRAWS * most))
+    drawn = []
+    for start in range(0, len(counts), chunk):
+        rows = slice(start, start + chunk)
+        wanted = counts[rows]
+        own = likes[rows]
+        owner = np.arange(len(own))[:, None]
+        cluster_ends = (owner + np.cumsum(own, axis=1) / own.sum(axis=1, keepdims=True)).reshape(-1)
+
+        def draw(columns, own=own, owner=owner, ends=cluster_ends):
+            k = np.searchsorted(ends, owner + rng.random((len(own), columns)), side="right")
+            k = np.minimum(k - clusters * owner, clusters - 1)
+            place = np.searchsorted(item_ends, k + rng.random(k.shape), side="right")
+            return by_cluster[np.minimum(place, starts[k + 1] - 1)]
+
+        found = draw(2 * most)
+        while True:
+            new = _first_seen(found)
+            short = new.sum(axis=1) < wanted
+            if not short.any() or found.shape[1] >= _MOST_DRAWS * most:
+                break
+            found = np.concatenate([found, draw(found.shape[1])], axis=1)
+        # New items first, in the order in which they came.
+        order = np.argsort(~new, axis=1, kind="stable")[:, :most]
+        picked = np.take_along_axis(found, order, axis=1)
+        mixed = np.split(_mixed(rng, picked, wanted), np.cumsum(wanted)[:-1])
+        for user in np.flatnonzero(short):  # tastes so narrow that most draws repeat
+            who = slice(user, user + 1)
+            mixed[user] = _by_clocks(rng, own[who], weight, cluster, wanted[who])
+        drawn += mixed
+    return np.concatenate(drawn)
+
+
+def _first_seen(found: np.ndarray) -> np.ndarray:
+    """[users, n] bool: whether an item is new in its row, read from the left."""
+    order = np.argsort(found, axis=1, kind="stable")
+    ordered = np.take_along_axis(found, order, axis=1)
+    new = np.ones(found.shape, bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    out = np.empty_like(new)
+    np.put_along_axis(out, order, new, axis=1)
+    return out
+
+
+def _mixed(rng: np.random.Generator, items: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The first ``wanted`` items of each row, shuffled, end to end.
+
+    Favourites come first, and the held-out last events are not to be the oddest of each user.
+    """
+    kept = np.arange(items.shape[1]) < wanted[:, None]
+    shuffle = np.where(kept, rng.random(kept.shape, dtype=np.float32), np.float32(2.0))
+    mixed = np.take_along_axis(items, np.argsort(shuffle, axis=1, kind="stable"), axis=1)
+    return mixed[kept].astype(np.int32)
 
 
 def _genres(rng: np.random.Generator, cluster: np.ndarray, clusters: int) -> np.ndarray:

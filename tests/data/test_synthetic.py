@@ -1,10 +1,14 @@
 """The synthetic dataset: sizes as asked, a long tail, tastes that follow the planted clusters."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from fedjax_rec.data import load_dataset, synthetic
 from fedjax_rec.errors import InputError
+
+MODULE = sys.modules["fedjax_rec.data.synthetic"]  # the package's own name is the function
 
 
 def test_shape_and_bounds() -> None:
@@ -126,3 +130,34 @@ def test_load_dataset_passes_options() -> None:
     assert load_dataset("synthetic", users=10, seed=5).num_users == 10
     with pytest.raises(InputError, match=r"user= is no option of the synthetic dataset .*users"):
         load_dataset(user=3)
+
+
+def test_draws_with_repetition_have_the_law_of_the_clocks(monkeypatch) -> None:
+    """The same users' tastes: items are met as often, and the first of two as often first."""
+    options = {"users": 4_000, "items": 30, "clusters": 3, "interactions_per_user": 6}
+    clocks = synthetic(**options)
+    monkeypatch.setattr(MODULE, "_FEW_CELLS", 0)
+    repeated = synthetic(**options)
+    for data in (clocks, repeated):
+        pairs = np.stack([data.user, data.item], axis=1)
+        assert len(np.unique(pairs, axis=0)) == len(pairs)
+    assert np.array_equal(repeated.user, clocks.user)
+    counts = [np.bincount(data.item, minlength=30) for data in (clocks, repeated)]
+    assert not np.array_equal(*counts)
+    # Each count is a sum of 4,000 indicators: 5 standard deviations of a difference of two.
+    assert (np.abs(counts[0] - counts[1]) < 5 * np.sqrt(2 * 4_000 * 0.25)).all()
+    np.testing.assert_allclose(counts[0], counts[1], atol=60, rtol=0.1)
+    in_taste = [
+        np.bincount(np.unique(data.user * 3 + data.item_cluster[data.item], return_counts=True)[1])
+        for data in (clocks, repeated)
+    ]
+    shares = [x[:7] / x.sum() for x in in_taste]
+    np.testing.assert_allclose(shares[0], shares[1], atol=0.03)
+
+
+def test_narrow_tastes_are_drawn_too(monkeypatch) -> None:
+    monkeypatch.setattr(MODULE, "_FEW_CELLS", 0)
+    data = synthetic(users=30, items=20, clusters=2, interactions_per_user=9, popularity=5.0)
+    pairs = np.stack([data.user, data.item], axis=1)
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+    assert np.bincount(data.user).min() >= 5
