@@ -16,6 +16,7 @@ from fedjax_rec.losses.contrastive import supervised_contrastive
 from fedjax_rec.losses.frobenius import masked_frobenius
 from fedjax_rec.losses.gram import gram_distance
 from fedjax_rec.losses.mse import elementwise_mse
+from fedjax_rec.losses.sampled import check_sample_size, draw_sample
 from fedjax_rec.losses.similarity import cosine_similarity
 from fedjax_rec.losses.structural import AlignmentTerm, ContrastTerm, structural_loss
 
@@ -23,9 +24,11 @@ __all__ = [
     "AlignmentTerm",
     "ContrastTerm",
     "binary_cross_entropy",
+    "check_sample_size",
     "codebook_gradient",
     "codebook_mse",
     "cosine_similarity",
+    "draw_sample",
     "elementwise_mse",
     "gram_distance",
     "masked_frobenius",

@@ -16,6 +16,7 @@ def supervised_contrastive(
     temperature: float = 0.1,
     base_temperature: float = 0.5,
     anchors: Anchors = "all",
+    sample: jax.Array | None = None,
 ) -> jax.Array:
     r"""Pulls items of one cluster together and pushes the others away.
 
@@ -39,6 +40,10 @@ def supervised_contrastive(
       base_temperature: τ₀; τ/τ₀ scales the loss.
       anchors: "all": mean over all m items (CGFedRec). "positive": mean over the items that have
         a positive (AlignFedRec's ICA, and the original SupCon release).
+      sample: [N] int, distinct items (``draw_sample``) from which the denominators are estimated,
+        for O(m·N·d) instead of O(m²·d). The value is then low by O(1/N), and the gradient is an
+        estimate of the exact gradient, not the derivative of that value: see
+        ``fedjax_rec.losses.sampled``. None: all items, exactly.
 
     Returns:
       Scalar loss, in the dtype of ``embeddings``. Differentiable (once, in reverse mode) in
@@ -59,4 +64,4 @@ def supervised_contrastive(
       Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, Eq. 2 (L_out).
     """
     term = ContrastTerm(temperature, base_temperature, anchors)
-    return structural_loss(embeddings, labels=labels, contrast=term)
+    return structural_loss(embeddings, labels=labels, contrast=term, sample=sample)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_rec.errors import InputError
-from fedjax_rec.losses.pairwise import Alignment, Contrast, pairwise
+from fedjax_rec.losses.pairwise import Alignment, Contrast, Pass, pairwise
+from fedjax_rec.losses.sampled import MIN_SAMPLE, sampled_contrast
 from fedjax_rec.tiles import grid, pack
 
 __all__ = [
@@ -86,6 +87,7 @@ def structural_loss(
     global_similarity: jax.Array | None = None,
     alignment: AlignmentTerm | None = None,
     center: bool = False,
+    sample: jax.Array | None = None,
 ) -> jax.Array:
     r"""The weighted sum of a contrastive and a masked Frobenius term, from one z·zᵀ.
 
@@ -104,6 +106,9 @@ def structural_loss(
       alignment: the masked Frobenius term, or None.
       center: subtract the mean embedding before taking directions; the loss then does not change
         when all items are translated.
+      sample: [N] int, distinct items (``draw_sample``) that stand for all items in the contrast's
+        denominators: an estimate, with a gradient of its own (``fedjax_rec.losses.sampled``). The
+        alignment is exact either way. None: all items, exactly.
 
     Returns:
       Scalar, in the dtype of ``embeddings``. Differentiable (once, in reverse mode) in
@@ -122,6 +127,13 @@ def structural_loss(
             raise InputError(
                 f"labels {shape} do not fit embeddings {embeddings.shape}: one label an item"
             )
+        if sample is not None and not (
+            sample.ndim == 1 and MIN_SAMPLE <= len(sample) <= len(embeddings)
+        ):
+            raise InputError(
+                f"sample {tuple(sample.shape)} does not fit embeddings {embeddings.shape}: "
+                f"give {MIN_SAMPLE} to {len(embeddings)} distinct items, or None for all"
+            )
     if alignment is not None:
         alignment.check()
         target = _packed(global_similarity, embeddings.shape)
@@ -129,7 +141,9 @@ def structural_loss(
         return jnp.zeros((), embeddings.dtype)
     if center:
         embeddings = embeddings - jnp.mean(embeddings, axis=0)
-    return _loss(embeddings, labels if contrast else None, target, contrast, alignment)
+    if contrast is None:
+        labels = sample = None
+    return _loss(embeddings, labels, target, sample, contrast, alignment)
 
 
 def normalize(embeddings: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -152,28 +166,30 @@ def _packed(similarity, shape):
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _loss(embeddings, labels, target, contrast, alignment):
-    return _evaluate(embeddings, labels, target, contrast, alignment, with_gradient=False)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _loss(embeddings, labels, target, sample, contrast, alignment):
+    arguments = embeddings, labels, target, sample, contrast, alignment
+    return _evaluate(*arguments, with_gradient=False)[0]
 
 
-def _loss_forward(embeddings, labels, target, contrast, alignment):
+def _loss_forward(embeddings, labels, target, sample, contrast, alignment):
     # The gradient is all that the backward pass needs, and little more work than the value.
-    return _evaluate(embeddings, labels, target, contrast, alignment, with_gradient=True)
+    return _evaluate(embeddings, labels, target, sample, contrast, alignment, with_gradient=True)
 
 
 def _loss_backward(contrast, alignment, gradient, cotangent):
-    return cotangent * gradient, None, None
+    return cotangent * gradient, None, None, None
 
 
 _loss.defvjp(_loss_forward, _loss_backward)
 
 
-def _evaluate(embeddings, labels, target, contrast, alignment, *, with_gradient):
+def _evaluate(embeddings, labels, target, sample, contrast, alignment, *, with_gradient):
     unit, inverse_norm = normalize(embeddings)
     clusters: Any = None
     scale: Any = None
-    push = pull = None
+    push: Any = None
+    pull: Any = None
     if contrast is not None:
         clusters = _clusters(unit, labels)
         scale = contrast.weight * contrast.temperature / contrast.base_temperature
@@ -181,7 +197,12 @@ def _evaluate(embeddings, labels, target, contrast, alignment, *, with_gradient)
         push = Contrast(clusters.has_positive, contrast.temperature, scale)
     if alignment is not None:
         pull = Alignment(target, alignment.threshold, alignment.weight)
-    pairs = pairwise(unit, push, pull, with_gradient=with_gradient)
+    if sample is None:
+        pairs = pairwise(unit, push, pull, with_gradient=with_gradient)
+    else:
+        pairs = sampled_contrast(unit, push, sample, with_gradient=with_gradient)
+        if pull is not None:
+            pairs = _together(pairs, pairwise(unit, None, pull, with_gradient=with_gradient))
 
     value = jnp.zeros((), unit.dtype)
     if contrast is not None:
@@ -204,6 +225,12 @@ def _evaluate(embeddings, labels, target, contrast, alignment, *, with_gradient)
     # Through the normalization: the part along z is lost, the rest shrinks with ‖E‖.
     along = jnp.sum(gradient * unit, axis=1, keepdims=True)
     return value, (gradient - along * unit) * inverse_norm[:, None]
+
+
+def _together(contrast: Pass, alignment: Pass) -> Pass:
+    """Two passes, one of each part, as one."""
+    gradient = None if contrast.gradient is None else contrast.gradient + alignment.gradient
+    return Pass(contrast.denominators, alignment.distance, gradient)
 
 
 class _Clusters(NamedTuple):

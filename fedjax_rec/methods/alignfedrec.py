@@ -23,6 +23,7 @@ from fedjax_rec.methods.contract import (
     identity_receive,
     weighted_sum,
 )
+from fedjax_rec.methods.contrast_sample import ContrastSample
 from fedjax_rec.methods.local_training import LocalTraining, train_locally
 from fedjax_rec.models import Concat, score
 from fedjax_rec.server import communities, modularity, similarity_graph
@@ -33,7 +34,7 @@ __all__ = ["AlignFedRecConfig", "alignfedrec"]
 
 
 @dataclass(frozen=True)
-class AlignFedRecConfig(LocalTraining):
+class AlignFedRecConfig(LocalTraining, ContrastSample):
     """Options of AlignFedRec; the defaults are those that its write-up names.
 
     Attributes:
@@ -78,7 +79,8 @@ class AlignFedRecConfig(LocalTraining):
     similarity_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LocalTraining.__post_init__(self)
+        ContrastSample.__post_init__(self)
         for name in ("contrast_weight", "alignment_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name}={getattr(self, name)} must be a finite number, 0 or more")
@@ -192,7 +194,7 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
     ) -> tuple[Client, Any, Info]:
         shared: Download = download.shared
 
-        def structure(items):
+        def structure(items, batch):
             return structural_loss(
                 items,
                 labels=shared.labels if config.ica else None,
@@ -200,6 +202,7 @@ def alignfedrec(config: AlignFedRecConfig) -> Method:
                 global_similarity=shared.similarity if config.gsa else None,
                 alignment=config.alignment() if config.gsa else None,
                 center=config.center,
+                sample=config.sample_items(key, batch, len(items)) if config.ica else None,
             )
 
         user, items, info = train_locally(

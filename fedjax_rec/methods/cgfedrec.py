@@ -23,6 +23,7 @@ from fedjax_rec.methods.contract import (
     weighted_mean,
     weighted_sum,
 )
+from fedjax_rec.methods.contrast_sample import ContrastSample
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head, train_locally
 from fedjax_rec.models import LinearHead, score
 from fedjax_rec.server import communities, cosine_similarity_graph, kmeans, modularity
@@ -31,7 +32,7 @@ __all__ = ["CGFedRecConfig", "cgfedrec"]
 
 
 @dataclass(frozen=True)
-class CGFedRecConfig(LocalTraining, Uplink):
+class CGFedRecConfig(LocalTraining, Uplink, ContrastSample):
     """Options of CGFedRec, with the reference hyper-parameters.
 
     Attributes:
@@ -56,7 +57,8 @@ class CGFedRecConfig(LocalTraining, Uplink):
     similarity_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LocalTraining.__post_init__(self)
+        ContrastSample.__post_init__(self)
         if self.clusters < 1:
             raise InputError(f"clusters={self.clusters} must be at least 1")
         if not 0 <= self.contrast_weight < float("inf"):
@@ -135,13 +137,14 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
     ) -> tuple[Client, jax.Array, Info]:
         labels, known = download.shared
 
-        def contrast(items):
+        def contrast(items, batch):
             return config.contrast_weight * supervised_contrastive(
                 items,
                 labels,
                 temperature=config.temperature,
                 base_temperature=config.base_temperature,
                 anchors=config.anchors,
+                sample=config.sample_items(key, batch, len(items)),
             )
 
         head, items, info = train_locally(

@@ -43,6 +43,8 @@ __all__ = [
 
 # (user side, item rows of the batch, batch) -> scalar
 Objective = Callable[[Any, jax.Array, Batch], jax.Array]
+# ([m, d] item table, [] int32 batches trained on before this one in the round) -> scalar
+Regularizer = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def train_locally(
     options: LocalTraining,
     *,
     user_first: bool,
-    regularizer: Callable[[jax.Array], jax.Array] | None = None,
+    regularizer: Regularizer | None = None,
     regularize: jax.Array | bool = True,
     samples: Samples | None = None,
     num_items: int | None = None,
@@ -238,7 +240,7 @@ def continue_training(
     options: LocalTraining,
     *,
     user_first: bool,
-    regularizer: Callable[[jax.Array], jax.Array] | None = None,
+    regularizer: Regularizer | None = None,
     regularize: jax.Array | bool = True,
     samples_key: jax.Array | None = None,
     samples: Samples | None = None,
@@ -256,7 +258,8 @@ def continue_training(
       options: rates, decay, epochs.
       user_first: step the user side first, and the items on a fresh forward pass (PFedRec and its
         family). False: one joint step from one forward pass (FedMF).
-      regularizer: [m, d] -> scalar, a loss on the whole table, added to the items' objective.
+      regularizer: a loss on the whole table, added to the items' objective. It is told the number
+        of the batch, so that it can draw anew for each; padding does not count.
       regularize: [] bool, whether there is anything for the regularizer to use yet. Must not
         depend on the client: it skips the work, which a batched condition would not.
       samples_key: as ``for_each_batch``.
@@ -277,6 +280,7 @@ def continue_training(
 
     def step(carry: _Carry, batch: Batch) -> _Carry:
         active = jnp.any(batch.mask)
+        number = carry.batches.astype(jnp.int32)
         rows = carry.items[batch.items]
         loss, (user_gradient, row_gradient) = jax.value_and_grad(objective, argnums=(0, 1))(
             carry.user, rows, batch
@@ -287,13 +291,17 @@ def continue_training(
         if user_first:
             row_gradient = jax.grad(objective, argnums=1)(user, rows, batch)
 
+        def by_table(table: jax.Array) -> jax.Array:
+            assert regularizer is not None
+            return jax.grad(regularizer)(table, number)
+
         if options.optimizer == "sgd":
             # Without state, it leaves untouched rows alone: only a batch's own are ever written.
             table, item_state = carry.items, carry.optimizers.items
             if regularizer is not None:
                 table = jax.lax.cond(
                     regularize,
-                    lambda e: e - jnp.where(active, item_lr, 0.0) * jax.grad(regularizer)(e),
+                    lambda e: e - jnp.where(active, item_lr, 0.0) * by_table(e),
                     lambda e: e,
                     table,
                 )
@@ -312,9 +320,7 @@ def continue_training(
         else:
             gradient = jnp.zeros_like(carry.items)
             if regularizer is not None:
-                gradient = jax.lax.cond(
-                    regularize, jax.grad(regularizer), jnp.zeros_like, carry.items
-                )
+                gradient = jax.lax.cond(regularize, by_table, jnp.zeros_like, carry.items)
             gradient = gradient.at[batch.items].add(row_gradient)
             table, item_state = take_adam_step(
                 carry.items,

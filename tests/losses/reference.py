@@ -12,6 +12,8 @@ __all__ = [
     "masked_frobenius",
     "masked_frobenius_gradient",
     "reconstruct",
+    "sampled_contrastive",
+    "sampled_gradient",
 ]
 
 
@@ -49,6 +51,57 @@ def contrastive_gradient(embeddings, labels, *, temperature, base_temperature, a
     count = m if anchors == "all" else max(has.sum(), 1)
     by_logit *= -temperature / base_temperature / count
     by_unit = (by_logit + by_logit.T) @ unit / temperature
+    norm = np.linalg.norm(exact, axis=1, keepdims=True)
+    tangent = by_unit - (by_unit * unit).sum(axis=1, keepdims=True) * unit
+    return np.divide(tangent, norm, out=np.zeros_like(exact), where=norm > 0)
+
+
+def sampled_contrastive(
+    embeddings, labels, sample, *, temperature, base_temperature, anchors
+) -> float:
+    """The loss with (m − 1)/n_a · Σ_{k∈S∖a} exp(s_ak/τ) in place of each denominator."""
+    unit = _unit(embeddings)
+    m = len(labels)
+    total, counted = 0.0, 0
+    for a in range(m):
+        positives = [k for k in range(m) if k != a and labels[k] == labels[a]]
+        if not positives:
+            continue
+        counted += 1
+        logits = np.array([unit[a] @ unit[k] / temperature for k in sample if k != a])
+        peak = logits.max()
+        log_sum = peak + np.log(np.exp(logits - peak).sum())
+        log_denominator = log_sum + np.log((m - 1) / len(logits))
+        total += np.mean([unit[a] @ unit[k] / temperature for k in positives]) - log_denominator
+    count = m if anchors == "all" else max(counted, 1)
+    return -temperature / base_temperature * total / count
+
+
+def sampled_gradient(embeddings, labels, sample, *, temperature, base_temperature, anchors):
+    """The estimate of dL/dE, term by term: item j as an anchor, and as a negative of others."""
+    exact = np.asarray(embeddings, np.float64)
+    unit = _unit(exact)
+    m = len(labels)
+    has = [sum(labels == labels[a]) > 1 for a in range(m)]
+
+    def term(a, k):
+        return np.exp((unit[a] @ unit[k] - 1) / temperature)
+
+    by_unit = np.zeros_like(exact)
+    for j in range(m):
+        positives = [k for k in range(m) if k != j and labels[k] == labels[j]]
+        for k in positives:  # as the positive of j, and j as the positive of k
+            by_unit[j] -= 2 * unit[k] / len(positives)
+        others = [k for k in sample if k != j]
+        for k in others:
+            if has[j]:
+                by_unit[j] += term(j, k) / sum(term(j, i) for i in others) * unit[k]
+            if has[k]:
+                rest = [i for i in sample if i not in (j, k)]
+                whole = term(k, j) + (m - 2) / len(rest) * sum(term(k, i) for i in rest)
+                by_unit[j] += (m - 1) / len(others) * term(k, j) / whole * unit[k]
+    count = m if anchors == "all" else max(sum(has), 1)
+    by_unit *= temperature / base_temperature / count / temperature
     norm = np.linalg.norm(exact, axis=1, keepdims=True)
     tangent = by_unit - (by_unit * unit).sum(axis=1, keepdims=True) * unit
     return np.divide(tangent, norm, out=np.zeros_like(exact), where=norm > 0)
