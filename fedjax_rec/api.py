@@ -9,6 +9,7 @@ from fedjax_rec.data import Dataset, Problem
 from fedjax_rec.methods import Method
 from fedjax_rec.simulation import Result
 from fedjax_rec.simulation import simulate as _simulate
+from fedjax_rec.simulation.distribution import leads
 
 __all__ = ["simulate"]
 
@@ -22,7 +23,7 @@ def simulate(
     **options: Any,
 ) -> Result:
     result = _simulate(method, data, out=out, **options)
-    if out is not None and report:
+    if out is not None and report and leads():
         # Plots and tables take a second to import, which a sweep without reports need not pay.
         from fedjax_rec.reports import write_report
 

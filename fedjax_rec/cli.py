@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,13 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from fedjax_rec import supervisor
 from fedjax_rec.errors import InputError, TrainingError
 from fedjax_rec.parsing import parse
 
 if TYPE_CHECKING:
     from fedjax_rec.sweep import ParsedRun
 
-__all__ = ["main", "parse_run"]
+__all__ = ["main", "parse_run", "worker"]
 
 _TRIALS_FAILED = 1
 _USAGE_ERROR = 2
@@ -72,10 +75,12 @@ class RunOptions:
       evaluate_at: download: what a user would be served at the start of the next round. trained:
         right after local training. Unset: download; under published, as the method's release.
       chunk: clients trained side by side on a device, or auto. Bounds memory.
-      devices: devices to use; unset: all (on a CPU, one a core).
+      devices: devices to use, of each process; unset: all (on a CPU, one a core).
       state: where clients' states are between rounds: device, host (memory), disk (files in --out),
         or auto, the nearest of them with room.
       state_dtype: what they are kept in: bfloat16 takes half of float32's memory, int8 a quarter.
+      precision: of matrix products on an accelerator: default is its fast form (TF32, bfloat16),
+        high is float32 throughout.
       checkpoint_every: rounds between checkpoints.
       out: folder of the run; unset: runs/METHOD-DATA-PROTOCOL-seedS, numbered where it is taken.
       resume: go on with the run in --out; without --out, with the latest one of that name.
@@ -83,6 +88,12 @@ class RunOptions:
       no_report: write no report.html at the end.
       debug: client by client, without jit: slow, but errors name their place.
       quiet: no line a round.
+      coordinator: HOST:PORT of process 0, for a run of several processes, on one host or many. All
+        get the same options but --process, and an --out that all can read; process 0 writes. Unset:
+        as Slurm, Open MPI or a TPU pod says.
+      process: which of the processes this is, from 0.
+      processes: how many there are. A resumed run may have another number.
+      join_seconds: how long to wait until all processes have come.
     """
 
     rounds: int | None = None
@@ -94,6 +105,7 @@ class RunOptions:
     devices: int | None = None
     state: Literal["auto", "device", "host", "disk"] = "auto"
     state_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    precision: Literal["default", "high"] = "default"
     checkpoint_every: int = 10
     out: Path | None = None
     resume: bool = False
@@ -101,6 +113,10 @@ class RunOptions:
     no_report: bool = False
     debug: bool = False
     quiet: bool = False
+    coordinator: str | None = None
+    process: int | None = None
+    processes: int | None = None
+    join_seconds: int = 120
 
 
 @dataclass(frozen=True)
@@ -198,14 +214,18 @@ DESCRIPTION = """Federated recommendation, simulated with all clients as one bat
     fedjax-rec report runs/*"""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, *, supervised: bool = False) -> None:
     """Entry point of ``fedjax-rec``.
 
     Exits with 0, 1 (trials of a sweep failed), 2 (a mistake, one line) or 130 (Ctrl-C).
+
+    Args:
+      argv: arguments; None: the process's.
+      supervised: whether a supervisor watches over this process, one of several of a run.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        _dispatch(arguments)
+        _dispatch(arguments, supervised)
     except (InputError, TrainingError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -214,7 +234,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.close()  # the reader of our output has gone, as with ``| head``
 
 
-def _dispatch(arguments):
+def worker() -> None:
+    """Entry point of one process of several, under a supervisor: ``main``, and its own end.
+
+    Where the run fails here, the others may be waiting for this process, or be gone: JAX's clean-up
+    at the exit would wait for them in turn.
+    """
+    from fedjax_rec.simulation import joining
+
+    supervisor.end_with_supervisor()
+    status = 0
+    try:
+        main(supervised=True)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    joining.leave(orderly=status == 0)
+    os._exit(status)
+
+
+def _dispatch(arguments, supervised):
     command = parse(
         _commands(_preset(arguments)), arguments, prog="fedjax-rec", description=DESCRIPTION
     )
@@ -232,7 +275,7 @@ def _dispatch(arguments):
     elif isinstance(command, Sweep):
         _sweep(command)
     else:
-        _run(command, arguments)
+        _run(command, arguments, supervised)
 
 
 def _preset(arguments):
@@ -303,11 +346,19 @@ def _summary(factory):
     return (factory.__doc__ or "").strip().splitlines()[0]
 
 
-def _run(command, arguments):
+def _run(command, arguments, supervised):
     import fedjax_rec
     from fedjax_rec.data import inject_clicks, make_problem
+    from fedjax_rec.simulation import distribution, joining
 
     data, run = command.data, command.run
+    place = joining.place(run.coordinator, run.process, run.processes)
+    several = joining.cluster_detected() if place is None else place.processes > 1
+    if several and run.out is None:
+        raise InputError("several processes need one folder for their run: name it with --out")
+    if several and not supervised:
+        script = [sys.executable, "-IS", supervisor.__file__]
+        os.execv(sys.executable, [*script, *arguments])
     method = fedjax_rec.methods.REGISTRY[command.name].factory(command.method)
     dataset = fedjax_rec.load_dataset(data.data, **_keywords(data.data_options))
     problem = make_problem(
@@ -322,18 +373,22 @@ def _run(command, arguments):
     out = run.out or _free_folder(
         f"{command.name}-{dataset.name}-{data.protocol}-seed{run.seed}", run.resume
     )
+    cohort = _cohort(run.cohort)
+    if several:
+        joining.join(place, seconds=run.join_seconds)
     result = fedjax_rec.simulate(
         method,
         problem,
         rounds=run.rounds,
         seed=run.seed,
-        cohort=_cohort(run.cohort),
+        cohort=cohort,
         eval_every=run.eval_every,
         evaluate_at=run.evaluate_at,
         chunk=run.chunk,
         devices=run.devices,
         state=run.state,
         state_dtype=run.state_dtype,
+        precision=run.precision,
         checkpoint_every=run.checkpoint_every,
         out=out,
         resume=run.resume,
@@ -344,6 +399,8 @@ def _run(command, arguments):
         command=shlex.join(["fedjax-rec", *arguments]),
     )
     del result
+    if not distribution.leads():
+        return
     _show([out])
     print(f"run: {out}" if run.no_report else f"report: {out / 'report.html'}")
 
@@ -504,7 +561,7 @@ def _keywords(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _fail(message: str) -> None:
-    print(f"fedjax-rec: error: {message}", file=sys.stderr)
+    print(f"{supervisor.ERROR}{message}", file=sys.stderr)
     raise SystemExit(_USAGE_ERROR)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.simulation import distribution
 from fedjax_rec.simulation.checkpoint_files import RestoreFiles, SaveFiles
 
 __all__ = ["Checkpoint", "Checkpoints", "differences"]
@@ -51,8 +52,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         self._folder = folder.absolute()
+        # Of one process alone: where a run has several, one writes, and each reads for itself.
+        me = jax.process_index() if distribution.processes() > 1 else 0
         self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=True, enable_async_checkpointing=False
+            max_to_keep=keep,
+            create=False,
+            enable_async_checkpointing=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}
+            ),
         )
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -65,6 +73,7 @@ class Checkpoints:
         named = _named(checkpoint.server, checkpoint.clients)
         leaves = {name: np.asarray(leaf) for name, leaf in named.items()}
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished()  # what a killed run left
             with self._manager() as manager:
                 manager.save(

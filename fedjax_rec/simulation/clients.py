@@ -113,11 +113,14 @@ def init_clients(
 ) -> Callable[[jax.Array], PyTree]:
     """Builds the jitted program of first states: client ids [n] -> [n, …], sharded as they are."""
 
-    def one(client):
+    def one(client, server):
         own = jax.random.fold_in(jax.random.fold_in(key, int(Purpose.INIT_CLIENT)), client)
         return method.init_client(own, server, users)
 
-    return jax.jit(jax.vmap(one), out_shardings=jax.NamedSharding(mesh, _BATCHED))
+    sharding = jax.NamedSharding(mesh, _BATCHED)
+    program = jax.jit(jax.vmap(one, in_axes=(0, None)), out_shardings=sharding)
+    # As an argument: JAX refuses to close over an array that several processes share.
+    return lambda ids: program(ids, server)
 
 
 def train_bucket(

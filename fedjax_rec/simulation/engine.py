@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,10 +15,12 @@ from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError, TrainingError
 from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.seeding import Purpose, host_rng
-from fedjax_rec.simulation import clients, programs
+from fedjax_rec.simulation import clients, distribution, programs
+from fedjax_rec.simulation.cohort import cohort_size
 from fedjax_rec.simulation.layout import Bucket, lay_out
 from fedjax_rec.simulation.ledger import RoundBytes, round_bytes
 from fedjax_rec.simulation.rows import Rows
+from fedjax_rec.simulation.seconds import Seconds, Watch
 from fedjax_rec.simulation.states import (
     DeviceStates,
     HostStates,
@@ -29,7 +30,7 @@ from fedjax_rec.simulation.states import (
 )
 from fedjax_rec.simulation.storage import StateDtype, stored_as
 
-__all__ = ["Engine", "Outcome", "Seconds", "State", "cohort_size"]
+__all__ = ["Engine", "Outcome", "State"]
 
 
 class State(NamedTuple):
@@ -43,22 +44,6 @@ class State(NamedTuple):
 
     server: Any
     clients: Any
-
-
-class Seconds(NamedTuple):
-    """Wall time of one round by where it went; they add up to the round's wall time."""
-
-    compile: float = 0.0
-    device: float = 0.0
-    host: float = 0.0
-    evaluation: float = 0.0
-
-    def __add__(self, other):
-        return Seconds(*(a + b for a, b in zip(self, other, strict=True)))
-
-    @property
-    def total(self) -> float:
-        return sum(self)
 
 
 class Outcome(NamedTuple):
@@ -185,7 +170,7 @@ class Engine:
         Raises:
           TrainingError: a loss, a state or an upload that is not finite, with round and client.
         """
-        watch = _Watch()
+        watch = Watch()
         part = self._draw_cohort(round_)
         round_key = jax.random.fold_in(self._key, round_)
         broadcast = self._replicate(self.method.broadcast(state.server))
@@ -201,11 +186,14 @@ class Engine:
         with watch("device"):
             acc, everyone, reports = self._zero_accumulator(), state.clients, []
             for index, bucket in enumerate(self._buckets):
-                order = self._order(index, part)
-                train = self._programs[programs.train(self._kind(index), trained)]
                 states, start = self._states.take(everyone, index)
-                rest = (self._zero_sent(index), start, *bucket, *order, broadcast, round_key)
-                acc, states, report = train(acc, states, *rest)
+                acc, states, report = self._fitting(
+                    programs.train(self._kind(index), trained),
+                    lambda index=index, bucket=bucket, acc=acc, states=states, start=start: (
+                        *(acc, states, self._zero_sent(index), start, *bucket),
+                        *(*self._order(index, part), broadcast, round_key),
+                    ),
+                )
                 everyone = self._states.give(everyone, index, states)
                 reports.append(report)
             self._states.settle(everyone)
@@ -224,7 +212,8 @@ class Engine:
             )
         with watch("host"):
             rng = host_rng(self.seed, round_, Purpose.BETWEEN_ROUNDS)
-            server = self._replicate(self.method.between_rounds(rng, round_, server))
+            work = partial(self.method.between_rounds, rng, round_)
+            server = self._replicate(distribution.host_work(work, server))
             bytes_ = round_bytes(self.method, broadcast, self._upload, sent, clients=len(part))
         state = State(server, everyone)
 
@@ -239,7 +228,7 @@ class Engine:
         return state, Outcome(float(losses.mean()), len(part), bytes_, ranks, watch.seconds())
 
     def evaluate(
-        self, state: State, round_: int, watch: _Watch | None = None
+        self, state: State, round_: int, watch: Watch | None = None
     ) -> dict[str, np.ndarray]:
         """Ranks of all users at download after round ``round_`` (0: before training).
 
@@ -250,7 +239,7 @@ class Engine:
         """
         round_key = jax.random.fold_in(self._key, round_ + 1)
         broadcast = self._replicate(self.method.broadcast(state.server))
-        return self._rank(state, broadcast, round_key, watch or _Watch())
+        return self._rank(state, broadcast, round_key, watch or Watch())
 
     def epsilon(self, rounds: int) -> float | None:
         """ε of a client that takes part in ``rounds`` rounds; None where the uplink gives none."""
@@ -301,6 +290,20 @@ class Engine:
 
         self._programs.prepare(wanted, arguments)
 
+    def _fitting(self, name, arguments):
+        """Runs a program; where the device's memory is too small, with fewer clients at a time.
+
+        ``arguments`` makes them anew, since an order of rows is padded to the program's width.
+        """
+        while True:
+            try:
+                return self._programs[name](*arguments())
+            except jax.errors.JaxRuntimeError as error:
+                if not programs.out_of_memory(error):
+                    raise
+                self._programs.halve(name, error)
+            self._programs.prepare([name], lambda _: arguments())
+
     def _measure_upload(self, server):
         """Shapes of one client's upload, of their sum, and of what is counted; nothing runs."""
         broadcast = self.method.broadcast(server)
@@ -335,10 +338,15 @@ class Engine:
             everyone = np.arange(self.problem.num_clients)
             ranks = []
             for index, bucket in enumerate(self._buckets):
-                order = self._order(index, everyone)
-                rank = self._programs[programs.evaluate(self._kind(index))]
                 states, start = self._states.take(state.clients, index)
-                ranks.append(rank(states, start, *bucket, *order, broadcast, round_key))
+                rank = self._fitting(
+                    programs.evaluate(self._kind(index)),
+                    lambda index=index, bucket=bucket, states=states, start=start: (
+                        *(states, start, *bucket, *self._order(index, everyone)),
+                        *(broadcast, round_key),
+                    ),
+                )
+                ranks.append(rank)
             return self._rows.by_user(ranks)
 
     def _draw_cohort(self, round_):
@@ -360,7 +368,8 @@ class Engine:
     def _init_server(self):
         key = jax.random.fold_in(self._key, 0)
         server_key = jax.random.fold_in(key, int(Purpose.INIT_SERVER))
-        return self._replicate(self.method.init(server_key, self.problem))
+        server = self.method.init(server_key, self.problem)
+        return self._replicate(distribution.same_everywhere(server))
 
     def _client_shape(self, server):
         """Shapes of one client's state as it is kept."""
@@ -379,10 +388,10 @@ class Engine:
     # Placement --------------------------------------------------------------------------------
 
     def _shard(self, x):
-        return jax.device_put(x, self._batched)
+        return distribution.shard(x, self._batched)
 
     def _replicate(self, tree):
-        return jax.device_put(tree, self._shared)
+        return distribution.replicate(tree, self._shared)
 
     def _upload_bucket(self, bucket: Bucket) -> _Placed:
         def place(x):
@@ -399,48 +408,6 @@ class _Placed(NamedTuple):
 
     data: Any
     held_out: Any
-
-
-class _Watch:
-    """Adds up wall time by where it goes."""
-
-    def __init__(self) -> None:
-        self._spent = dict.fromkeys(Seconds._fields, 0.0)
-
-    @contextmanager
-    def __call__(self, what: str):
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._spent[what] += time.perf_counter() - start
-
-    def seconds(self) -> Seconds:
-        return Seconds(**self._spent)
-
-
-def cohort_size(cohort: float | int, num_clients: int) -> int:
-    """Number of clients a round, from a fraction (float) or a number (int).
-
-    Raises:
-      InputError: a cohort of nobody, or of more clients than there are.
-    """
-    if isinstance(cohort, float):
-        if not 0 < cohort <= 1:
-            raise InputError(f"cohort={cohort} as a fraction must be above 0 and at most 1")
-        size = round(cohort * num_clients)
-        if size < 1:
-            raise InputError(
-                f"cohort={cohort} of {num_clients} clients is an empty cohort: "
-                f"use at least {1 / num_clients:.2g}, or a whole number of clients"
-            )
-        return size
-    if not 1 <= cohort <= num_clients:
-        raise InputError(
-            f"cohort={cohort} must be from 1 to the number of clients, {num_clients} "
-            "(a fraction has a decimal point, such as 0.1 or 1.0)"
-        )
-    return cohort
 
 
 def _shape(x, shape):

@@ -24,13 +24,18 @@ class RunFolder:
     Args:
       path: the folder; created when missing.
       resume: whether a run that lies there is to go on.
+      writes: False: only to be read. What would write does nothing.
 
     Raises:
       InputError: it cannot be written, is a file, or holds a run that is not to be resumed.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+    def __init__(self, path: str | Path, *, resume: bool = False, writes: bool = True) -> None:
         self.path = Path(path)
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+        self._writes = writes
+        if not writes:
+            return
         if (self.path / "config.json").exists() and not resume:
             raise InputError(
                 f"{self.path} already holds a run: add --resume to go on with it, "
@@ -44,7 +49,6 @@ class RunFolder:
             raise InputError(
                 f"cannot write to {self.path}: {error.strerror}; name another --out"
             ) from error
-        self.checkpoints = Checkpoints(self.path / "checkpoints")
 
     def config(self) -> dict[str, Any] | None:
         """The configuration of the run that lies here, or None."""
@@ -58,6 +62,8 @@ class RunFolder:
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there."""
+        if not self._writes:
+            return
         try:
             (self.path / name).unlink(missing_ok=True)
         except OSError as error:
@@ -74,6 +80,8 @@ class RunFolder:
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Adds an evaluated round's lines."""
+        if not self._writes:
+            return
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         target = self.path / "metrics.jsonl"
         size = target.stat().st_size if target.exists() else 0
@@ -97,6 +105,8 @@ class RunFolder:
         self._atomically(name, lambda file: file.write(text), "w")
 
     def _atomically(self, name, write, mode):
+        if not self._writes:
+            return
         target = self.path / name
         temporary = self.path / f".{name}.tmp"
         try:

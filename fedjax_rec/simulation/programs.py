@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fedjax_rec.errors import RunWarning, TrainingError
 from fedjax_rec.methods import Method
 from fedjax_rec.simulation import clients, debug
 
-__all__ = ["SERVER", "Name", "Programs", "evaluate", "train"]
+__all__ = ["SERVER", "Name", "Programs", "evaluate", "out_of_memory", "train"]
 
 Name = tuple[Any, ...]
 Arguments = Callable[[Name], tuple[Any, ...]]
@@ -22,6 +24,11 @@ SERVER: Name = ("server",)
 # Part of an accelerator's memory that `chunk="auto"` fills with the temporaries of one group.
 _MEMORY_SHARE = 0.5
 _UNKNOWN_MEMORY = 8 << 30
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a program was too much for its device."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def train(kind: int, evaluating: bool) -> Name:
@@ -85,7 +92,42 @@ class Programs:
         # One after another: XLA uses all cores for one program, and two at once would add up to
         # the largest memory use of a small run.
         for name in missing:
-            self._compiled[name] = self._lower(name, arguments, self._widths).compile()
+            self._compiled[name] = self._compile(name, arguments)
+
+    def _compile(self, name, arguments) -> Any:
+        while True:
+            try:
+                return self._lower(name, arguments, self._widths).compile()
+            except jax.errors.JaxRuntimeError as error:
+                if name == SERVER or not out_of_memory(error):
+                    raise
+                self.halve(name, error)
+
+    def halve(self, name: Name, error: Exception) -> None:
+        """Forgets the programs of a kind, which ran out of memory: half as wide from now on.
+
+        Raises:
+          TrainingError: the width was asked for, or one client alone is too much.
+        """
+        kind = name[1]
+        width = self._widths[kind]
+        if self._chunk != "auto" or width == 1:
+            remedy = "use --state host, or fewer items"
+            if width > 1:
+                remedy = f"use --chunk {width // 2} or less"
+            raise TrainingError(
+                f"out of device memory with {width} clients side by side: {remedy} "
+                "(checkpoints so far are kept)"
+            ) from error
+        self._widths[kind] = width // 2
+        for other in [key for key in self._compiled if key[1:2] == (kind,)]:
+            del self._compiled[other]
+        warnings.warn(
+            f"out of device memory with {width} clients side by side: "
+            f"{width // 2} from now on; --chunk {width // 2} saves the attempt",
+            RunWarning,
+            stacklevel=2,
+        )
 
     def _lower(self, name, arguments, widths) -> Any:
         """One program, lowered: ``.compile()`` gives the callable."""
@@ -105,7 +147,7 @@ class Programs:
         rows = self._rows[kind]
         if self._chunk != "auto":
             return min(self._chunk, rows)
-        device = self._mesh.devices.flat[0]
+        device = self._mesh.local_devices[0]
         if device.platform == "cpu" or self._debug:
             return 1
         limit = (device.memory_stats() or {}).get("bytes_limit", _UNKNOWN_MEMORY)

@@ -22,8 +22,9 @@ from fedjax_rec.evaluation import (
     recall,
 )
 from fedjax_rec.evaluation.ranks import TOP_K
-from fedjax_rec.simulation.engine import Outcome, Seconds
+from fedjax_rec.simulation.engine import Outcome
 from fedjax_rec.simulation.ledger import Ledger
+from fedjax_rec.simulation.seconds import Seconds
 
 __all__ = ["json_number", "metric_rows", "selection_metric", "summarize"]
 

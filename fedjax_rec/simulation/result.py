@@ -33,7 +33,8 @@ class Result:
         eval_seconds, checkpoint_seconds.
       server_state: the method's server state after the last round.
       out: the run's folder, or None.
-      fetch_client_states: brings the states to the host; use ``client_states``.
+      fetch_client_states: brings the states to the host; use ``client_states``. With several
+        processes all must call it, and process 0 has the states.
     """
 
     method: Method

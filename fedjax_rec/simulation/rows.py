@@ -10,6 +10,7 @@ import numpy as np
 
 from fedjax_rec.data import Problem
 from fedjax_rec.evaluation.ranks import Ranks
+from fedjax_rec.simulation import distribution
 from fedjax_rec.simulation.layout import Layout
 
 __all__ = ["Rows"]
@@ -55,8 +56,8 @@ class Rows:
         order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
         order = np.pad(order, ((0, 0), (0, -bucket.rows % width)), mode="edge")
         placed = (
-            jax.device_put(order.reshape(-1), self._sharding),
-            jax.device_put(chosen.sum(axis=1, dtype=np.int32), self._sharding),
+            distribution.shard(order.reshape(-1), self._sharding),
+            distribution.shard(chosen.sum(axis=1, dtype=np.int32), self._sharding),
         )
         if everyone:
             self._everyone_orders[index, width] = placed
@@ -64,7 +65,7 @@ class Rows:
 
     def by_client(self, per_bucket: Sequence[Any]) -> np.ndarray:
         """[devices · rows, …] arrays of all buckets -> [num_clients, …], by client id."""
-        values = np.concatenate([np.asarray(x) for x in per_bucket])
+        values = np.concatenate(distribution.fetch(list(per_bucket)))
         out = np.zeros((self._problem.num_clients, *values.shape[1:]), values.dtype)
         used = self._ids >= 0
         out[self._ids[used]] = values[used]
@@ -74,6 +75,7 @@ class Rows:
         """Ranks of all buckets -> by name, [num_users, entries], padded with -1."""
         starts = self._problem.client_starts[:-1]
         users = self._problem.users_per_client
+        per_bucket = distribution.fetch(list(per_bucket))
         named = {}
         for name in Ranks._fields:
             parts = [getattr(ranks, name) for ranks in per_bucket]
@@ -82,7 +84,7 @@ class Rows:
             width = max(p.shape[-1] for p in parts)
             parts = [
                 np.pad(p, ((0, 0), (0, 0), (0, width - p.shape[-1])), constant_values=-1)
-                for p in map(np.asarray, parts)
+                for p in parts
             ]
             by_client = self.by_client(parts)  # [clients, slots, width]
             client = np.repeat(np.arange(len(users)), users)
@@ -102,12 +104,15 @@ class Rows:
         mine = np.repeat(takes_part, self._problem.users_per_client)[:, None]
         return {name: np.where(mine, participants[name], bystanders[name]) for name in participants}
 
-    def gather(self, x: jax.Array) -> np.ndarray:
+    def gather(self, x: jax.Array) -> np.ndarray | None:
         """[devices · rows, …] on the devices -> [num_clients, …] on the host.
 
         Shard by shard and block by block: the states are most of a run's memory, and the result
-        is the only other copy of them that ever exists.
+        is the only other copy of them that ever exists. With several processes, process 0 has it,
+        and the others None.
         """
+        if not x.is_fully_addressable:
+            return self._collect(x)
         out = np.empty((self._problem.num_clients, *x.shape[1:]), x.dtype)
         for shard in x.addressable_shards:
             rows = np.asarray(shard.data)
@@ -116,4 +121,16 @@ class Rows:
                 block = slice(start, start + _GATHER_ROWS)
                 used = ids[block] >= 0
                 out[ids[block][used]] = rows[block][used]
+        return out
+
+    def _collect(self, x):
+        devices = self._layout.devices
+        ids = self._layout.client_of_row.reshape(devices, -1)
+        out = None
+        if distribution.leads():
+            out = np.empty((self._problem.num_clients, *x.shape[1:]), x.dtype)
+        for first, block in distribution.fetch_rows(x, devices):
+            if out is not None:
+                mine = ids[:, first : first + block.shape[1]]
+                out[mine[mine >= 0]] = block[mine >= 0]
         return out

@@ -16,14 +16,16 @@ import pandas as pd
 
 from fedjax_rec.errors import InputError, RunWarning
 from fedjax_rec.evaluation import nmi
+from fedjax_rec.simulation import distribution
 from fedjax_rec.simulation.checkpoint import Checkpoint
 from fedjax_rec.simulation.configuration import conflicts
-from fedjax_rec.simulation.engine import Engine, Seconds, State
+from fedjax_rec.simulation.engine import Engine, State
 from fedjax_rec.simulation.folder import RunFolder
 from fedjax_rec.simulation.ledger import Ledger
 from fedjax_rec.simulation.progress import Progress
 from fedjax_rec.simulation.record import json_number, metric_rows, summarize
 from fedjax_rec.simulation.result import Result
+from fedjax_rec.simulation.seconds import Seconds
 from fedjax_rec.simulation.storage import decode
 
 __all__ = ["Run", "run_warnings"]
@@ -82,11 +84,13 @@ class Run:
         """Runs the rounds that are left."""
         with _Interruptible(self.progress, enabled=self.folder is not None) as interrupt:
             while self.round < self.rounds:
-                state = self._one_round(state)
-                last = self.round == self.rounds
-                if self.folder and (last or interrupt.asked or self.round % checkpoint_every == 0):
-                    self._save(state)
-                if interrupt.asked and not last:
+                with distribution.lost_process_told(f"round {self.round + 1}"):
+                    state = self._one_round(state)
+                    last = self.round == self.rounds
+                    asked = distribution.any_process(interrupt.asked)
+                    if self.folder and (last or asked or self.round % checkpoint_every == 0):
+                        self._save(state)
+                if asked and not last:
                     self.progress.say(
                         f"stopped after round {self.round}; add --resume to go on from here"
                     )
@@ -125,7 +129,8 @@ class Run:
                 self.progress.say(f"warning: {text} (round {self.round})")
 
     def _save(self, state: State) -> None:
-        assert self.folder is not None
+        folder = self.folder
+        assert folder is not None
         start = time.perf_counter()
         record = {
             "config": self.config,
@@ -139,7 +144,8 @@ class Run:
         }
         server = jax.tree.map(np.asarray, state.server)
         clients = self.engine.client_states(state)
-        self.folder.checkpoints.save(Checkpoint(self.round, server, clients, record))
+        checkpoint = Checkpoint(self.round, server, clients, record)
+        distribution.lead(lambda: folder.checkpoints.save(checkpoint))
         self.timings[-1]["checkpoint_seconds"] = time.perf_counter() - start
 
     def resume(self, state: State) -> State:
@@ -147,6 +153,11 @@ class Run:
         assert self.folder is not None
         checkpoints = self.folder.checkpoints
         latest = checkpoints.latest_round()
+        distribution.must_agree(
+            str(latest),
+            f"the processes find different checkpoints in {self.folder.path}: "
+            "name an --out that all of them see",
+        )
         saved = self.folder.config() if latest is None else checkpoints.record(latest)["config"]
         different = conflicts(saved, self.config) if saved is not None else []
         if different:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
 import time
 from pathlib import Path
 from typing import Literal
 
+import jax
+
 from fedjax_rec.data import Dataset, Problem, Protocol, SplitName, make_problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods import EvaluateAt, Method
+from fedjax_rec.simulation import distribution
 from fedjax_rec.simulation.configuration import configuration
 from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine
@@ -46,11 +51,16 @@ def simulate(
     debug: bool = False,
     state: StatePlace | Literal["auto"] = "auto",
     state_dtype: StateDtype = "float32",
+    precision: Literal["default", "high"] = "default",
     progress: bool = True,
     label: str | None = None,
     command: str | None = None,
 ) -> Result:
     """Trains a federated recommender and evaluates it.
+
+    Where ``jax.distributed`` is initialized, all its processes must call this alike, and the
+    clients are shared out over all their devices. Process 0 alone writes, into an ``out`` that all
+    can read: a resumed run may have another number of processes.
 
     Args:
       method: what to train, such as ``fedjax_rec.methods.cgfedrec(clusters=60)``.
@@ -68,7 +78,8 @@ def simulate(
       evaluate_at: "download" or "trained"; None: "download" under leak-free, and the point at
         which the method's own release evaluates under published.
       chunk: clients trained side by side on a device.
-      devices: number of devices; None: all (on a CPU: one a core).
+      devices: number of devices; None: all (on a CPU: one a core). With several processes, of each
+        of them.
       checkpoint_every: rounds between checkpoints; one is written after the last round too.
       out: the run's folder; None: nothing is written.
       resume: go on with the run in ``out`` from its last checkpoint (from the beginning when it
@@ -80,6 +91,8 @@ def simulate(
         through the devices; the numbers are the same.
       state_dtype: what states are kept in between rounds: "float32", "bfloat16" (half of the
         memory), "int8" (a quarter; one scale a row). Rounded stochastically.
+      precision: of matrix products on an accelerator. "default": the device's fast form (TF32 on
+        recent GPUs, bfloat16 passes on TPUs). "high": float32 throughout. CPUs know only that.
       progress: print a line a round to the standard error.
       label: the run's name in reports; None: the method's name.
       command: the command line that started it, for the record.
@@ -90,7 +103,7 @@ def simulate(
 
     Raises:
       InputError: options or data that cannot be used; an ``out`` that another process writes to.
-      TrainingError: training diverged. The last checkpoint stays.
+      TrainingError: training diverged, or another process was lost. The last checkpoint stays.
 
     Example:
       >>> import fedjax_rec
@@ -110,6 +123,8 @@ def simulate(
             raise InputError(f"{name}={value} must be at least 1")
     if evaluate_at not in (None, "download", "trained"):
         raise InputError(f"evaluate_at={evaluate_at!r} must be 'download' or 'trained'")
+    if precision not in ("default", "high"):
+        raise InputError(f"precision={precision!r} must be 'default' or 'high'")
     if resume and out is None:
         raise InputError("resume needs the folder of the run: name it with out (--out)")
 
@@ -129,49 +144,55 @@ def simulate(
         evaluate_at = "download" if leak_free else method.published_evaluation
 
     mesh = client_mesh(1 if debug and devices is None else devices)
-    # Options that do not fit the problem are found here, before anything is written.
-    with run_warnings() as said:
-        engine = Engine(
-            method,
-            problem,
-            mesh,
-            seed=seed,
-            cohort=cohort,
-            chunk=chunk,
-            evaluate_at=evaluate_at,
-            debug=debug,
-            state=state,
-            state_dtype=state_dtype,
-            state_folder=None if out is None else Path(out) / "state",
-        )
-    config = configuration(
-        engine,
-        label=label,
-        command=command,
-        run={
-            "rounds": rounds,
-            "eval_every": eval_every,
-            "checkpoint_every": checkpoint_every,
-            "chunk": chunk,
-            "state": engine.place,
-            "state_dtype": state_dtype,
-        },
-    )
-    notes = (*problem.notes, *_privacy_notes(method.config), *said)
-    show = Progress(rounds, selection_metric(problem), enabled=progress)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(distribution.lost_process_told("before the first round"))
+        if precision == "high":
+            stack.enter_context(jax.default_matmul_precision("highest"))
+        # Options that do not fit the problem are found here, before anything is written.
+        with run_warnings() as said:
+            engine = Engine(
+                method,
+                problem,
+                mesh,
+                seed=seed,
+                cohort=cohort,
+                chunk=chunk,
+                evaluate_at=evaluate_at,
+                debug=debug,
+                state=state,
+                state_dtype=state_dtype,
+                state_folder=None if out is None else Path(out) / distribution.own("state"),
+            )
+        config = configuration(
+            engine,
+            label=label,
+            command=command,
+            run={
+                "rounds": rounds,
+                "eval_every": eval_every,
+                "checkpoint_every": checkpoint_every,
+                "chunk": chunk,
+                "state": engine.place,
+                "state_dtype": state_dtype,
+                "precision": precision,
+            },
+        )
+        notes = (*problem.notes, *_privacy_notes(method.config), *said)
+        _agree(config, out is not None, resume)
+        leads = distribution.leads()
+        show = Progress(rounds, selection_metric(problem), enabled=progress and leads)
         folder = None
         if out is not None:
-            folder = RunFolder(out, resume=resume)
-            stack.enter_context(hold(folder.path))
+            folder = distribution.lead(lambda: _open(out, resume, stack))
+            if not leads:
+                folder = RunFolder(out, resume=resume, writes=False)
         run = Run(engine, config, folder, show, rounds=rounds, eval_every=eval_every, began=began)
         everyone = engine.initial_state()
         stack.callback(engine.drop_files)
         if resume:
             everyone = run.resume(everyone)
         run.begin()
-        device = config["device"]
-        show.start(method.name, problem, f"{device['count']} × {device['kind']}")
+        show.start(method.name, problem, _devices(config["device"]))
         if resume:
             nothing = f"no checkpoint in {out} yet: starting with round 1"
             show.say(f"resuming after round {run.round}" if run.round else nothing)
@@ -179,6 +200,28 @@ def simulate(
             show.say(f"note: {note}")
         everyone = run.go(everyone, checkpoint_every)
         return run.finish(everyone, notes)
+
+
+def _open(out, resume, stack):
+    folder = RunFolder(out, resume=resume)
+    stack.enter_context(hold(folder.path))
+    for left in folder.path.glob("state-[0-9]*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    return folder
+
+
+def _agree(config, writes, resume):
+    """Several processes on one run: what decides its numbers, and what they do next, is alike."""
+    parts = [config[key] for key in ("method", "method_options", "data", "run", "versions")]
+    distribution.must_agree(
+        json.dumps([parts, writes, resume], sort_keys=True),
+        "the processes of this run differ in options, data or versions: give all of them the same",
+    )
+
+
+def _devices(device):
+    text = f"{device['count']} × {device['kind']}"
+    return text if device["processes"] == 1 else f"{text} in {device['processes']} processes"
 
 
 def _privacy_notes(options):

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.simulation import distribution
 from fedjax_rec.simulation.layout import Layout
 from fedjax_rec.simulation.rows import Rows
 from fedjax_rec.units import human_bytes
@@ -125,15 +126,22 @@ class HostStates:
             return
         ids, trained = self._coming
         self._coming = None
-        used = ids >= 0
 
         def write(x: np.ndarray, new: jax.Array) -> None:
-            x[ids[used]] = np.asarray(new)[used]
+            for part in new.addressable_shards:
+                mine = ids[part.index[0]]
+                x[mine[mine >= 0]] = np.asarray(part.data)[mine >= 0]
 
         jax.tree.map(write, everyone, trained)
 
     def gather(self, everyone: PyTree) -> PyTree:
-        """The arrays themselves, which must not be changed."""
+        """The arrays themselves, which must not be changed.
+
+        With several processes each has only its own clients' states; process 0 takes in the rest.
+        """
+        if distribution.processes() > 1:
+            for index, bucket in enumerate(self._layout.buckets):
+                self._collect(everyone, self.take(everyone, index)[0], bucket.clients)
         return everyone
 
     def restore(self, states: PyTree) -> PyTree:
@@ -146,6 +154,14 @@ class HostStates:
         """Removes the files; arrays in use stay readable."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _collect(self, everyone, states, ids):
+        """Writes the states of one bucket, [devices, rows] ids, of all processes' clients."""
+        for x, placed in zip(jax.tree.leaves(everyone), jax.tree.leaves(states), strict=True):
+            for first, block in distribution.fetch_rows(placed, len(ids)):
+                if distribution.leads():
+                    these = ids[:, first : first + block.shape[1]]
+                    x[these[these >= 0]] = block[these >= 0]
 
     def _create(self):
         """Arrays for all clients, of unspecified content."""
@@ -222,7 +238,7 @@ def _bytes(one):
 
 
 def _device_memory(mesh):
-    return (mesh.devices.flat[0].memory_stats() or {}).get("bytes_limit")
+    return (mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
 
 
 def _host_memory():

@@ -7,8 +7,9 @@ import pytest
 
 from fedjax_rec.errors import InputError, TrainingError
 from fedjax_rec.methods import Info
+from fedjax_rec.simulation.cohort import cohort_size
 from fedjax_rec.simulation.devices import client_mesh
-from fedjax_rec.simulation.engine import Engine, cohort_size
+from fedjax_rec.simulation.engine import Engine
 from tests.problems import small
 from tests.simulation.toy import Config, toy
 
