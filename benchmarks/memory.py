@@ -52,7 +52,8 @@ def run(options: MemoryOptions) -> Table:
         measured = gradient_temporaries(items, dim, align=align) / MB
         _add(table, f"temporaries of {what}, m={items:,} d={dim}", measured, limit)
 
-    toy = ["--data", "synthetic", "--rounds", "1"]
+    few = ["--data-options", "users=30", "items=60"]
+    toy = ["--data", "synthetic", *few, "--rounds", "1", "--no-report"]
     ml_100k = ["--data", "ml-100k", "--rounds", str(options.rounds)]
     lastfm = ["--data", "lastfm-2k", "--split", "ratio", "--client-limit", "100", "--rounds", "2"]
     runs = (("cgfedrec", ml_100k, 1500.0), ("alignfedrec", lastfm, 24_000.0))

@@ -1,6 +1,7 @@
 """What tests of several rooms share: JAX's set-up, and the real data where there is any."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Most of a small run is compilation. One cache for the whole suite, which commands that tests
@@ -10,6 +11,14 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+# Programs are compiled fast and run once or twice: most tests ask what is computed, not how well.
+# Those that ask how well have the fixture `optimized`; with 0 here, all tests do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+# Two workers share the machine: threads of OpenMP (t-SNE, k-means) would wait for each other in
+# loops that keep a processor busy. Libraries read this when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
@@ -28,6 +37,23 @@ def two_devices() -> int:
             f"JAX has {DEVICES} device ({jax.devices()[0].platform}): nothing to shard over"
         )
     return 2
+
+
+@pytest.fixture(scope="module")
+def optimized() -> Iterator[None]:
+    """Programs as users run them, for modules that are about what the compiler makes of a formula.
+
+    Rounding differs: optimized code has instructions, such as fused multiply-add, of its own.
+    """
+    option = "jax_disable_most_optimizations"
+    before = jax.config.read(option)
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(option.upper(), "0")
+        jax.config.update(option, False)
+        yield
+        jax.config.update(option, before)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ import rqfedrec_search
 import similarity_budget
 import structure_speed
 
+import fedjax_rec
 from fedjax_rec import methods
 
 
@@ -96,10 +97,16 @@ def test_rqfedrec_speed_refuses_what_it_cannot_time(tmp_path, wrong):
         rqfedrec_speed.run(rqfedrec_speed.RQFedRecSpeedOptions(toy=True, results=tmp_path, **wrong))
 
 
-def test_leak_detector(tmp_path):
+def test_leak_detector(tmp_path, monkeypatch):
+    """Every method, protocol and place of scoring, each in some case."""
+    every = leak_detector.CASES
+    cases = [every[0], every[4], *(case for case in every if case.method == "popularity")]
+    for part in ("method", "protocol", "evaluate_at"):
+        assert {getattr(case, part) for case in cases} == {getattr(case, part) for case in every}
+    monkeypatch.setattr(leak_detector, "CASES", cases)
     table = leak_detector.run(leak_detector.LeakOptions(toy=True, results=tmp_path, rounds=2))
     rows = checked(table, tmp_path)
-    assert len(rows) == len(leak_detector.CASES)
+    assert len(rows) == len(cases)
     assert all(0 <= row["NDCG@10"] <= row["HR@10"] <= 100 for row in rows)
     popularity = [row["HR@10"] for row in rows if row["method"] == "popularity"]
     assert popularity[0] == popularity[1]  # no negatives, so no protocol
@@ -148,12 +155,14 @@ def test_memory(tmp_path):
 
 
 def test_client_sweep(tmp_path):
-    table = client_sweep.run(client_sweep.SweepOptions(toy=True, results=tmp_path, rounds=1))
-    rows = checked(table, tmp_path)
+    options = client_sweep.SweepOptions(
+        toy=True, results=tmp_path, rounds=1, methods=("pfedrec", "cgfedrec"), state="host"
+    )
+    rows = checked(client_sweep.run(options), tmp_path)
     assert [(row["method"], row["clients"]) for row in rows] == [
         ("pfedrec", 10),
-        ("pfedrec", 40),
         ("cgfedrec", 10),
+        ("pfedrec", 40),
         ("cgfedrec", 40),
     ]
 
@@ -554,7 +563,17 @@ def test_structure_speed(tmp_path):
     assert all(row["of CGFedRec"] == pytest.approx(row["device s"] / base) for row in rows)
 
 
-def test_alignfedrec_ml100k(tmp_path):
+def test_alignfedrec_ml100k(tmp_path, monkeypatch):
+    """Each method trains once, under the first protocol that has it; rows are made of both."""
+    results, simulate = {}, fedjax_rec.simulate
+
+    def train(method, data, **run):
+        key = method.name, method.config
+        if key not in results:
+            results[key] = simulate(method, data, **run)
+        return results[key]
+
+    monkeypatch.setattr(fedjax_rec, "simulate", train)
     options = alignfedrec_ml100k.AlignOptions(
         toy=True,
         results=tmp_path,
@@ -576,7 +595,9 @@ def test_alignfedrec_ml100k(tmp_path):
         "popularity",
         "local-only (without both), for longer",
     ]
-    assert len(rows) == 2 * len(names) - 1 + len(methods.PRESETS["alignfedrec"])
+    presets = methods.PRESETS["alignfedrec"]
+    assert len(rows) == 2 * len(names) - 1 + len(presets)
+    assert len(results) == len(names) - 1 + len(presets)  # "for longer" is one of them
 
 
 def test_alignfedrec_search(tmp_path):

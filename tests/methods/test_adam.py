@@ -29,6 +29,7 @@ seeds = st.integers(0, 2**32 - 1)
 def expected(x, gradients, t, m, v, decay=0.0):
     """As Kingma and Ba write it, with L2 regularization."""
     x, m, v = (np.float64(each) for each in (x, m, v))
+    t = int(t)
     for g in gradients:
         g = g + decay * x
         t += 1

@@ -1,6 +1,7 @@
 """AlignFedRec: what the server makes of the uploads, what travels, what the ablations leave out."""
 
 import warnings
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,15 @@ from tests.problems import small
 TINY = {"dim": 4, "batch_size": 16, "negatives": 2, "threshold": 0.5, "lr": 0.01, "item_lr": 0.01}
 
 
+@cache
+def built(devices: int, **options) -> Engine:
+    """An engine, whose programs all tests share."""
+    return Engine(methods.build("alignfedrec", **TINY | options), small(12), client_mesh(devices))
+
+
 def rounds(count=2, devices=1, **options):
     """States and outcomes of some rounds."""
-    method = methods.build("alignfedrec", **TINY | options)
-    engine = Engine(method, small(12), client_mesh(devices))
+    engine = built(devices, **options)
     state, outcomes = engine.initial_state(), []
     for number in range(1, count + 1):
         state, outcome = engine.run_round(state, number)

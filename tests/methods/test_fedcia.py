@@ -1,6 +1,7 @@
 """FedCIA: the alignment in its two forms and by whole matrices, the Gram sum, rank and widths."""
 
 import dataclasses
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +75,14 @@ def test_a_group_of_clients_has_one_matrix() -> None:
     assert compiled.memory_analysis().temp_size_in_bytes < 3 * m * m * 4
 
 
+@cache
+def built(**options):
+    return methods.build("fedcia", **{**OPTIONS, **options})
+
+
 def one_client(**options):
     """A method, a client of its first round, its data, and a broadcast with a known G."""
-    method, problem = methods.build("fedcia", **{**OPTIONS, **options}), small(clients=6)
+    method, problem = built(**options), small(clients=6)
     server = method.init(jax.random.key(0), problem)
     users = int(problem.users_per_client.max())
     client = method.init_client(jax.random.key(1), server, users)
@@ -87,6 +93,7 @@ def one_client(**options):
     return method, client, method.broadcast(server), data
 
 
+@partial(jax.jit, static_argnums=0)
 def a_round(method, client, download: Broadcast, data):
     received = method.receive(jax.random.key(2), client, download, data)
     return received, *method.local_update(jax.random.key(3), received, download, data)
@@ -150,9 +157,10 @@ def test_a_padded_narrow_client_is_the_narrow_client(loss, optimizer) -> None:
         assert float(info.loss) == pytest.approx(float(thin_info.loss), rel=1e-3)
 
 
+@cache
 def engine(**options) -> Engine:
-    method = methods.build("fedcia", **{**OPTIONS, **options})
-    return Engine(method, small(clients=6), client_mesh(1), chunk=4)
+    """An engine, whose programs all tests share."""
+    return Engine(built(**options), small(clients=6), client_mesh(1), chunk=4)
 
 
 def two_rounds(run: Engine):

@@ -1,4 +1,4 @@
-"""One simulation, whatever the plan: loop, groups, devices, cohorts, silos. And what it scores."""
+"""One simulation, whatever the plan: silos, buckets, cohorts, seeds. And what it scores."""
 
 from unittest import mock
 
@@ -7,93 +7,28 @@ import numpy as np
 import pytest
 
 from fedjax_rec import methods
-from fedjax_rec.data import Problem
 from fedjax_rec.errors import TrainingError
 from fedjax_rec.evaluation import hit_ratio, mean, ndcg
-from fedjax_rec.methods import Method
 from fedjax_rec.simulation import layout
-from fedjax_rec.simulation.devices import client_mesh
-from fedjax_rec.simulation.engine import Engine
 from tests.methods.test_contract import tiny
 from tests.problems import small
+from tests.simulation.runs import (
+    USERS,
+    assert_bitwise,
+    assert_same_run,
+    make_engine,
+    run_engine,
+)
 
-USERS = 25  # an odd number: two devices leave a row unused, groups of 7 fall short
-
-
-def _engine(method: Method, problem: Problem, devices: int = 1, **options) -> Engine:
-    """Ranking is part of training unless a test asks otherwise: a program less to compile."""
-    return Engine(method, problem, client_mesh(devices), **{"evaluate_at": "trained", **options})
-
-
-def _run(engine: Engine, rounds: int = 2):
-    """The last state as (clients by id, server), and the outcomes."""
-    state, outcomes = engine.initial_state(), []
-    for number in range(1, rounds + 1):
-        state, outcome = engine.run_round(state, number, evaluate=True)
-        outcomes.append(outcome)
-    states = engine.client_states(state), jax.tree.map(np.array, state.server)
-    return state, states, outcomes
-
-
-def _assert_same_run(ours, theirs) -> None:
-    """Equal up to the order of float additions; ranks and bytes equal."""
-    _, states, outcomes = ours
-    _, expected_states, expected = theirs
-    # Additions in another order differ in the last bits; two rounds of training multiply that, and
-    # so does the eigenbasis of a matrix whose eigenvalues are close.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5), states, expected_states
-    )
-    for outcome, other in zip(outcomes, expected, strict=True):
-        assert outcome.train_loss == pytest.approx(other.train_loss, rel=1e-5)
-        assert outcome.bytes == other.bytes
-        assert outcome.participants == other.participants
-        jax.tree.map(np.testing.assert_array_equal, outcome.ranks, other.ranks)
-
-
-def _assert_bitwise(a, b) -> None:
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-# One program in many shapes ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", params=methods.REGISTRY)
-def one_by_one(request):
-    """Every client alone on one device: what all plans are held to."""
-    method = tiny(request.param)
-    return method, _run(_engine(method, small(USERS), chunk=1))
-
-
-def test_side_by_side_is_one_by_one(one_by_one) -> None:
-    method, expected = one_by_one
-    _assert_same_run(_run(_engine(method, small(USERS), chunk=7)), expected)
-
-
-@pytest.mark.parametrize("one_by_one", ["cgfedrec", "fedmf"], indirect=True)
-def test_all_at_once_is_one_by_one(one_by_one) -> None:
-    method, expected = one_by_one
-    _assert_same_run(_run(_engine(method, small(USERS), chunk=USERS)), expected)
-
-
-def test_sharded_is_one_by_one(one_by_one, two_devices) -> None:
-    method, expected = one_by_one
-    _assert_same_run(_run(_engine(method, small(USERS), 2)), expected)
-
-
-def test_the_loop_without_jit_is_one_by_one(one_by_one) -> None:
-    """The first round, on few clients: Python runs every line, for each batch of each client."""
-    method, _ = one_by_one
-    looped = _run(_engine(method, small(USERS), debug=True, cohort=2), rounds=1)
-    _assert_same_run(looped, _run(_engine(method, small(USERS), chunk=1, cohort=2), rounds=1))
+# Plans ------------------------------------------------------------------------------------------
 
 
 def test_silos_in_every_shape(two_devices) -> None:
     problem, method = small(USERS + 1, clients=5), tiny("cgfedrec")
     assert problem.users_per_client.tolist() == [5, 5, 5, 5, 6]
-    alone = _run(_engine(method, problem, chunk=1))
-    _assert_same_run(_run(_engine(method, problem, chunk=5)), alone)
-    _assert_same_run(_run(_engine(method, problem, 2)), alone)
+    alone = run_engine(make_engine(method, problem, chunk=1))
+    assert_same_run(run_engine(make_engine(method, problem, chunk=5)), alone)
+    assert_same_run(run_engine(make_engine(method, problem, 2)), alone)
     _check_scores(method, problem, alone)
 
 
@@ -101,7 +36,7 @@ def test_silos_with_several_held_out_items_a_user() -> None:
     """The ratio split: ragged lists, no sampled candidates; scored at download."""
     problem, method = small(USERS + 1, clients=5, split="ratio"), tiny("fedmf")
     assert len(set(problem.test.lengths)) > 1
-    run = _run(_engine(method, problem, chunk=5, evaluate_at="download"))
+    run = run_engine(make_engine(method, problem, chunk=5, evaluate_at="download"))
     assert set(run[2][-1].ranks) == {
         f"{split}_{kind}" for split in ("validation", "test") for kind in ("full", "top")
     }
@@ -112,30 +47,30 @@ def test_buckets_change_nothing(two_devices) -> None:
     """Cut into buckets, clients are padded otherwise, and otherwise again on two devices."""
     problem = small(USERS)
     method = tiny("local")
-    one = _run(_engine(method, problem, chunk=1, cohort=15))
+    one = run_engine(make_engine(method, problem, chunk=1, cohort=15))
     few = {"_ACCEPTED_ENTRIES": 0, "_MAX_BUCKETS": 3}
     with mock.patch.multiple(layout, **few):
-        cut = _engine(method, problem, chunk=4, cohort=15)
-        cut_on_two = _engine(method, problem, 2, cohort=15)
+        cut = make_engine(method, problem, chunk=4, cohort=15)
+        cut_on_two = make_engine(method, problem, 2, cohort=15)
     buckets = [len(engine.layout.buckets) for engine in (cut, cut_on_two)]
     assert buckets == [3, 3]
     assert [b.data.items.shape[-1] for b in cut.layout.buckets] != [
         b.data.items.shape[-1] for b in cut_on_two.layout.buckets
     ]
-    _assert_same_run(_run(cut), one)
-    _assert_same_run(_run(cut_on_two), one)
+    assert_same_run(run_engine(cut), one)
+    assert_same_run(run_engine(cut_on_two), one)
 
 
 def test_states_move_between_layouts(two_devices) -> None:
     """What one engine saved by client id, another takes up on other devices."""
     problem, method = small(USERS), tiny("fedmf")  # whose clients all start apart
-    one, two = _engine(method, problem, chunk=7), _engine(method, problem, 2)
+    one, two = make_engine(method, problem, chunk=7), make_engine(method, problem, 2)
     state = one.initial_state()
     clients = one.client_states(state)
     moved = two.restore(jax.tree.map(np.array, state.server), clients)
-    _assert_bitwise(two.client_states(moved), clients)
-    _assert_bitwise(two.client_states(two.initial_state()), clients)
-    _assert_bitwise(two.evaluate(moved, 0), one.evaluate(state, 0))
+    assert_bitwise(two.client_states(moved), clients)
+    assert_bitwise(two.client_states(two.initial_state()), clients)
+    assert_bitwise(two.evaluate(moved, 0), one.evaluate(state, 0))
 
 
 # The same seed ----------------------------------------------------------------------------------
@@ -144,13 +79,13 @@ def test_states_move_between_layouts(two_devices) -> None:
 @pytest.mark.parametrize("name", methods.REGISTRY)
 def test_one_seed_one_run(name) -> None:
     problem = small(USERS)
-    first = _run(_engine(tiny(name), problem, seed=5, cohort=0.5, chunk=7))
-    second = _run(_engine(tiny(name), problem, seed=5, cohort=0.5, chunk=7))
-    _assert_bitwise(first[1], second[1])
+    first = run_engine(make_engine(tiny(name), problem, seed=5, cohort=0.5, chunk=7))
+    second = run_engine(make_engine(tiny(name), problem, seed=5, cohort=0.5, chunk=7))
+    assert_bitwise(first[1], second[1])
     for ours, theirs in zip(first[2], second[2], strict=True):
         assert ours.train_loss == theirs.train_loss
-        _assert_bitwise(ours.ranks, theirs.ranks)
-    other = _run(_engine(tiny(name), problem, seed=6, cohort=0.5, chunk=7))
+        assert_bitwise(ours.ranks, theirs.ranks)
+    other = run_engine(make_engine(tiny(name), problem, seed=6, cohort=0.5, chunk=7))
     pairs = zip(jax.tree.leaves(first[1]), jax.tree.leaves(other[1]), strict=True)
     assert any((a != b).any() for a, b in pairs)
 
@@ -162,7 +97,7 @@ def test_one_seed_one_run(name) -> None:
 @pytest.mark.parametrize("name", ["local", "pfedrec", "cgfedrec", "fedmf"])
 def test_who_sits_out_stays_as_they_were(name, chunk) -> None:
     problem, method = small(USERS), tiny(name)
-    engine = _engine(method, problem, chunk=chunk, cohort=9)
+    engine = make_engine(method, problem, chunk=chunk, cohort=9)
     state = engine.initial_state()
     for number in (1, 2):
         before = engine.client_states(state)
@@ -184,7 +119,7 @@ def test_who_sits_out_stays_as_they_were(name, chunk) -> None:
 
 def test_the_server_holds_the_plain_mean_of_what_cgfedrec_uploads() -> None:
     method = tiny("cgfedrec")
-    _, (clients, server), _ = _run(_engine(method, small(USERS), chunk=7))
+    _, (clients, server), _ = run_engine(make_engine(method, small(USERS), chunk=7))
     np.testing.assert_allclose(server.items, clients.items.mean(axis=0), rtol=1e-5, atol=1e-6)
     assert bool(server.labels.known)
     assert set(server.labels.labels) == set(range(method.config.clusters))
@@ -199,7 +134,7 @@ def test_the_server_holds_the_weighted_mean_of_what_fedmf_uploads() -> None:
 
     keeping = method._replace(init_client=keep, retain=lambda client: client)
     problem = small(USERS)
-    _, (clients, server), _ = _run(_engine(keeping, problem, chunk=7))
+    _, (clients, server), _ = run_engine(make_engine(keeping, problem, chunk=7))
     weights = problem.train.lengths
     assert len(set(weights)) > 3
     expected = np.average(clients.items, axis=0, weights=weights)
@@ -209,9 +144,9 @@ def test_the_server_holds_the_weighted_mean_of_what_fedmf_uploads() -> None:
 def test_the_server_s_mean_is_of_what_the_wire_carries() -> None:
     """4 bits an entry: the mean is that of 16 levels a row, off the exact one by half a level."""
     exact, coarse = tiny("cgfedrec"), tiny("cgfedrec", bits=4)
-    _, (clients, server), _ = _run(_engine(coarse, small(USERS), chunk=7), rounds=1)
-    _, (same, unquantized), _ = _run(_engine(exact, small(USERS), chunk=7), rounds=1)
-    _assert_bitwise(clients, same)  # what clients keep is not what they send
+    _, (clients, server), _ = run_engine(make_engine(coarse, small(USERS), chunk=7), rounds=1)
+    _, (same, unquantized), _ = run_engine(make_engine(exact, small(USERS), chunk=7), rounds=1)
+    assert_bitwise(clients, same)  # what clients keep is not what they send
     low = clients.items.min(axis=-1, keepdims=True)
     step = (clients.items.max(axis=-1, keepdims=True) - low) / 15
     levels = low + np.round((clients.items - low) / step) * step
@@ -264,13 +199,14 @@ def _check_ranks(problem, user, scores, ranks) -> None:
 def test_trained_scores_what_a_client_has_just_trained() -> None:
     """CGFedRec's clients keep their tables: the ranks are those of the state after the round."""
     problem, method = small(USERS), tiny("cgfedrec")
-    _check_scores(method, problem, _run(_engine(method, problem, chunk=7)))
+    _check_scores(method, problem, run_engine(make_engine(method, problem, chunk=7)))
 
 
 def test_pfedrec_trained_is_scored_before_the_mean_and_downloaded_after() -> None:
     problem, method = small(USERS), tiny("pfedrec")
-    state, (clients, server), outcomes = _run(_engine(method, problem, chunk=7))
-    at_download = _engine(method, problem, chunk=7).evaluate(state, 2)
+    engine = make_engine(method, problem, chunk=7)
+    state, (clients, server), outcomes = run_engine(engine)
+    at_download = engine.evaluate(state, 2)
     for user in range(problem.num_users):
         head = clients.head
         scores = server.items @ head["kernel"][user, 0] + head["bias"][user, 0]
@@ -281,8 +217,8 @@ def test_pfedrec_trained_is_scored_before_the_mean_and_downloaded_after() -> Non
 @pytest.mark.parametrize("clients", [None, 6])
 def test_popularity_is_popularity(clients) -> None:
     problem = small(clients=clients)
-    _, (_, server), outcomes = _run(
-        _engine(methods.popularity(), problem, evaluate_at="download"), rounds=1
+    _, (_, server), outcomes = run_engine(
+        make_engine(methods.popularity(), problem, evaluate_at="download"), rounds=1
     )
     counts = np.bincount(problem.train.values, minlength=problem.num_items)
     np.testing.assert_array_equal(server.counts, counts)
@@ -305,6 +241,6 @@ def test_popularity_is_popularity(clients) -> None:
 
 @pytest.mark.parametrize("name", ["pfedrec", "fedmf"])
 def test_an_absurd_rate_stops_with_round_and_client(name) -> None:
-    engine = _engine(tiny(name, lr=1e30, item_lr_scale=1.0), small(USERS), chunk=7)
+    engine = make_engine(tiny(name, lr=1e30, item_lr_scale=1.0), small(USERS), chunk=7)
     with pytest.raises(TrainingError, match=r"diverged in round \d: client \d+ .*lower --lr"):
-        _run(engine, rounds=5)
+        run_engine(engine, rounds=5)
