@@ -7,7 +7,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint .
 DEMO := runs/demo
 DEMO_OPTIONS := --rounds 40 --no-report --quiet
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/.installed
 	@rm -rf $(DEMO)
@@ -18,7 +18,11 @@ demo: $(VENV)/.installed
 	@$(BIN)/fedjax-rec report $(DEMO)/cgfedrec $(DEMO)/pfedrec $(DEMO)/local --out $(DEMO)/report.html
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Those of more than 20 seconds: notebooks, a Ray cluster, several processes. CI runs them too.
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -235,16 +235,11 @@ def _trained(options: ContrastSampleOptions) -> Iterator[tuple[str, float, jax.A
         )
         items = jnp.asarray(result.client_states.items[: options.clients])
         num_items = num_items or items.shape[1]
-        yield (
-            "synthetic" if options.toy else name,
-            std,
-            items,
-            jnp.asarray(result.server_state.labels.labels),
-        )
+        labels = jnp.asarray(result.server_state.labels.labels)
+        yield ("synthetic" if options.toy else name), std, items, labels
     rng = np.random.default_rng(options.seed)
-    fresh = rng.normal(size=(options.clients, num_items, 32)).astype(np.float32)
-    labels = rng.integers(0, clusters, num_items).astype(np.int32)
-    yield "none", 1.0, jnp.asarray(fresh), jnp.asarray(labels)
+    fresh = jnp.asarray(rng.normal(size=(options.clients, num_items, 32)), jnp.float32)
+    yield "none", 1.0, fresh, jnp.asarray(rng.integers(0, clusters, num_items), jnp.int32)
 
 
 # Step ------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def supervised_contrastive(
       >>> import jax.numpy as jnp
       >>> pair = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
       >>> loss = supervised_contrastive(pair, jnp.array([0, 0, 1]), base_temperature=0.1)
-      >>> bool(jnp.isclose(loss, 2 / 3 * jnp.log1p(jnp.exp(-10.0))))
+      >>> bool(jnp.isclose(loss, 2 / 3 * jnp.log1p(jnp.exp(-10.0)), atol=1e-6))
       True
 
     Reference:

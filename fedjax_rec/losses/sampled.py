@@ -7,9 +7,9 @@ e_ak = exp((s_ak − 1)/τ) and n_a = N − [a ∈ S], the items of S other than
     D̂_a = (m − 1)/n_a · Σ_{k ∈ S∖a} e_ak            estimates  D_a = Σ_{k≠a} e_ak.
 
 **Values.** D̂_a is unbiased: what is known of the denominator, that a itself is no part of it, is
-exact, and every other item is in S∖a with probability n_a/(m − 1). Its logarithm is not: by
-Jensen's inequality E log D̂_a ≈ log D_a − Var(D̂_a)/(2·D_a²), so a sampled loss is too low, by
-O(1/N).
+exact, and every other item is in S∖a with probability n_a/(m − 1), whether a is drawn or not. Its
+logarithm is not: by Jensen's inequality E log D̂_a ≈ log D_a − Var(D̂_a)/(2·D_a²), so a sampled loss
+is too low, by O(1/N).
 
 **Gradients.** The exact gradient of Σ_a h_a log D_a is Σ_{k≠j} (h_j·p_jk + h_k·p_kj)·z_k/τ with
 p_ak = e_ak/D_a: item j is pushed as an anchor, and as a negative of every other anchor. Both halves

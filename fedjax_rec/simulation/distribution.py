@@ -97,7 +97,6 @@ def replicate(tree: PyTree, sharding: Sharding) -> PyTree:
 
 def fetch(tree: PyTree) -> PyTree:
     """NumPy arrays of the whole arrays, on every process. All processes must call it."""
-
     leaves, structure = jax.tree.flatten(tree)
     far = [x for x in leaves if _spans(x) and not x.is_fully_replicated]
     if far:

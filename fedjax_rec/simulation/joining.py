@@ -118,8 +118,9 @@ def join(where: Place | None, *, seconds: int = 120) -> None:
     if where is not None and where.process > 0:
         _await_coordinator(where, seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # It would take SIGTERM for itself. A run stops at SIGTERM by its own means.
-    jax.config.update("jax_enable_preemption_service", False)
+    if hasattr(jax.config, "jax_enable_preemption_service"):  # not in JAX 0.8
+        # It would take SIGTERM for itself. A run stops at SIGTERM by its own means.
+        jax.config.update("jax_enable_preemption_service", False)
     waiting: dict[str, Any] = {
         "initialization_timeout": seconds,
         "heartbeat_timeout_seconds": _HEARTBEAT_SECONDS,

@@ -308,7 +308,8 @@ class _Interruptible:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # None: a handler that is not Python's, such as that of JAX's preemption service.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _on_interrupt(self, *_: object) -> None:
         if self.asked:

@@ -75,7 +75,7 @@ def test_the_artifacts_are_there(run):
     names = {path.name for path in out.iterdir() if path.suffix != ".png"}
     assert names == {
         *("config.json", "metrics.jsonl", "summary.json", "checkpoints", "embeddings.npz"),
-        "report.html",
+        *("report.html", ".lock"),
     }
     assert list(out.glob("*.png"))
 
@@ -105,8 +105,9 @@ def test_the_configuration_is_resolved(run):
     assert found["run"] == {
         **{"protocol": "leak-free", "split": "loo", "seed": 0, "cohort": 24, "rounds": 2},
         **{"evaluate_at": "download", "eval_every": 1, "checkpoint_every": 10, "chunk": "auto"},
+        **{"state": "device", "state_dtype": "float32", "precision": "default"},
     }
-    assert set(found["device"]) == {"platform", "kind", "count"}
+    assert set(found["device"]) == {"platform", "kind", "count", "processes"}
     assert {"python", "jax", "fedjax-rec"} <= set(found["versions"])
     assert "git_commit" in found
     assert found["command"].startswith("fedjax-rec run cgfedrec --data-options users=24")

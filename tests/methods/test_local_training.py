@@ -14,6 +14,7 @@ from fedjax_rec.losses import binary_cross_entropy
 from fedjax_rec.methods import Broadcast
 from fedjax_rec.methods.cgfedrec import Labels
 from fedjax_rec.methods.local_training import LocalTraining, continue_training, fresh_optimizers
+from fedjax_rec.methods.shared_items import Change, Held
 from fedjax_rec.models import MF, score
 from tests.losses.reference import contrastive_gradient
 from tests.methods import reference
@@ -48,6 +49,17 @@ def _run(method, client, download, data: ClientData):
     return jax.jit(method.local_update)(KEY, client, download, data)
 
 
+def _table(items, download) -> np.ndarray:
+    """The whole [m, d] table of a client that holds some rows of it, or sends their change."""
+    if isinstance(items, tuple) and not items:  # between rounds
+        return np.asarray(download.shared)
+    if isinstance(items, Change):
+        return np.asarray(download.shared.at[items.items].add(items.rows, mode="drop"))
+    if isinstance(items, Held):
+        return np.asarray(download.shared.at[items.items].set(items.rows, mode="drop"))
+    return np.asarray(items)
+
+
 @pytest.mark.parametrize(
     ("name", "clients"), [("pfedrec", None), ("pfedrec", 5), ("local", None), ("cgfedrec", 5)]
 )
@@ -58,7 +70,7 @@ def test_two_steps_a_batch_against_numpy(name, clients) -> None:
     kernel, bias, items, loss = reference.train(
         client.head["kernel"],
         client.head["bias"],
-        client.items,
+        _table(client.items, download),
         reference.batches_of(KEY, data, ITEMS, method.config),
         lr=0.3,
         item_lr=0.3 * ITEMS * 0.1,
@@ -66,11 +78,12 @@ def test_two_steps_a_batch_against_numpy(name, clients) -> None:
     )
     np.testing.assert_allclose(trained.head["kernel"], kernel, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(trained.head["bias"], bias, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(trained.items, items, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(_table(trained.items, download), items, rtol=1e-4, atol=1e-5)
     assert float(info.loss) == pytest.approx(loss, rel=1e-5)
-    assert np.abs(items - np.asarray(client.items)).max() > 0.05  # the comparison sees a step
+    assert np.abs(items - _table(client.items, download)).max() > 0.05  # the comparison sees a step
     if name != "local":
-        np.testing.assert_array_equal(upload, trained.items)
+        sent, held = (_table(x, download) for x in (upload, trained.items))
+        np.testing.assert_allclose(sent, held, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("clients", [None, 5])
@@ -81,15 +94,16 @@ def test_joint_step_against_numpy(clients) -> None:
     embedding, _, items, loss = reference.train(
         client.user["embedding"],
         None,
-        client.items,
+        _table(client.items, download),
         reference.batches_of(KEY, data, ITEMS, method.config),
         lr=0.3,
         item_lr=0.3 * ITEMS * 0.1,
         user_first=False,
     )
     np.testing.assert_allclose(trained.user["embedding"], embedding, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(trained.items, items, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(upload, trained.items)
+    np.testing.assert_allclose(_table(trained.items, download), items, rtol=1e-4, atol=1e-5)
+    sent, held = (_table(x, download) for x in (upload, trained.items))
+    np.testing.assert_allclose(sent, held, rtol=1e-6, atol=1e-6)
     assert float(info.loss) == pytest.approx(loss, rel=1e-5)
 
 
@@ -146,7 +160,7 @@ def test_adam_against_optax_on_dense_gradients(name) -> None:
         download = Broadcast(Labels(jnp.asarray(LABELS), jnp.bool_(True)))
     trained, _, _ = _run(method, client, download, data)
 
-    user, items = client[:2]
+    user, items = client[0], _table(client.items, download)
     user_rule, item_rule = optax.adam(0.3), optax.adam(0.3 * ITEMS * 0.001)
 
     def loss(user, items, batch):
@@ -177,9 +191,9 @@ def test_adam_against_optax_on_dense_gradients(name) -> None:
         by_table = weight * contrastive_gradient(items, LABELS, **options)
         user, items, *state = step(user, items, *state, batch, by_table.astype(np.float32))
     # Adam divides by the root of a mean square: where a gradient is near 0, so is its precision.
-    np.testing.assert_allclose(trained.items, items, atol=2e-3)
+    np.testing.assert_allclose(_table(trained.items, download), items, atol=2e-3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), trained[0], user)
-    assert np.abs(items - client.items).max() > 0.02
+    assert np.abs(items - _table(client.items, download)).max() > 0.02
 
 
 @pytest.mark.parametrize(
@@ -197,6 +211,8 @@ def test_batches_of_padding_change_nothing(name, optimizer) -> None:
 
     nobody = data._replace(positives=jnp.int32(0), longest=jnp.int32(40))
     same, _, info = update(KEY, client, download, nobody)
+    same = same._replace(items=_table(same.items, download))
+    client = client._replace(items=_table(client.items, download))
     jax.tree.map(np.testing.assert_array_equal, same, client)
     assert float(info.loss) == 0
 

@@ -98,7 +98,7 @@ def test_a_full_disk_loses_nothing(free, every, what, full_disk, run_of_four, ei
     written = rows(out)
     assert written[:8] == rows(eight_rounds)[:8]
     assert sorted(p.name for p in (out / "checkpoints").iterdir()) == ["2", "4"]
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [".lock"]
 
     fill(None)
     here(*RUN, "--out", out, "--resume", "--rounds", 8, "--checkpoint-every", 2)
