@@ -7,15 +7,16 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from fedjax_rec.errors import InputError
 from fedjax_rec.simulation.checkpoint import Checkpoints
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "write_whole"]
 
 
 class RunFolder:
@@ -105,20 +106,35 @@ class RunFolder:
         self._atomically(name, lambda file: file.write(text), "w")
 
     def _atomically(self, name, write, mode):
-        if not self._writes:
-            return
         target = self.path / name
-        temporary = self.path / f".{name}.tmp"
         try:
-            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+            write_whole(target, write, mode=mode)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise InputError(_cannot_write(target, error)) from error
+
+
+def write_whole(target: Path, write: Callable[[IO[Any]], Any], *, mode: str = "w") -> None:
+    """Writes a file so that a reader, or a crash, finds the old content or the new, never half.
+
+    Args:
+      target: the file.
+      write: writes the content to an open file.
+      mode: "w" (UTF-8) or "wb".
+
+    Raises:
+      OSError: it cannot be written; nothing is left of the attempt.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _cannot_write(path, error):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.simulation.folder import write_whole
 from fedjax_rec.sweep.trials import Trial
 
 __all__ = ["Entry", "Manifest", "Status"]
@@ -105,13 +105,9 @@ class Manifest:
             "trials": [_record(entry) for entry in self.entries.values()],
             "left_out": list(self._left_out.values()),
         }
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            write_whole(self.path, lambda file: file.write(text))
         except OSError as error:
             raise InputError(
                 f"cannot write {self.path}: {error.strerror}; mend that, and run the sweep again"

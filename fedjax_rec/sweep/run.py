@@ -17,6 +17,7 @@ import pandas as pd
 from rich.console import Console
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.simulation.folder import write_whole
 from fedjax_rec.simulation.lock import hold
 from fedjax_rec.sweep.data_check import check_data
 from fedjax_rec.sweep.display import Display
@@ -221,12 +222,11 @@ def _finish(out: Path, entries: list[Entry]) -> SweepResult:
     axes = axes_of(entries)
     figure = sweep_figure(frame, axes)
     if figure is not None:
-        temporary = out / ".sweep.png.tmp"
+        picture = out / "sweep.png"
         try:
-            figure.savefig(temporary, format="png")
-            temporary.replace(out / "sweep.png")
+            write_whole(picture, lambda file: figure.savefig(file, format="png"), mode="wb")
         except OSError as error:
-            raise InputError(f"cannot write {out / 'sweep.png'}: {error.strerror}") from error
+            raise InputError(f"cannot write {picture}: {error.strerror}") from error
     unfinished = tuple(entry for entry in entries if entry.status != "finished")
     return SweepResult(out, tuple(axes), frame, unfinished)
 
