@@ -194,11 +194,13 @@ def _by_repetition(
         # New items first, in the order in which they came.
         order = np.argsort(~new, axis=1, kind="stable")[:, :most]
         picked = np.take_along_axis(found, order, axis=1)
-        mixed = np.split(_mixed(rng, picked, wanted), np.cumsum(wanted)[:-1])
+        mixed = _mixed(rng, picked, wanted)
+        ends = np.cumsum(wanted)
         for user in np.flatnonzero(short):  # tastes so narrow that most draws repeat
             who = slice(user, user + 1)
-            mixed[user] = _by_clocks(rng, own[who], weight, cluster, wanted[who])
-        drawn += mixed
+            alone = _by_clocks(rng, own[who], weight, cluster, wanted[who])
+            mixed[ends[user] - wanted[user] : ends[user]] = alone
+        drawn.append(mixed)
     return np.concatenate(drawn)
 
 
