@@ -73,9 +73,7 @@ def fedmf(config: FedMFConfig) -> Method:
     Reference:
       Chai et al., "Secure Federated Matrix Factorization", IEEE Intelligent Systems 2021.
     """
-    table = shared_items(
-        config, weight_decay=config.weight_decay, keep_optimizer=config.keep_optimizer
-    )
+    table = shared_items(config, keep_optimizer=config.keep_optimizer)
 
     def init(key: jax.Array, problem: Problem) -> Server:
         return Server(config.initial_items(key, problem.num_items))

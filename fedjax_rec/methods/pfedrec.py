@@ -59,7 +59,7 @@ def pfedrec(config: PFedRecConfig) -> Method:
       Zhang et al., "Dual Personalization on Federated Recommendation", IJCAI 2023, Algorithm 1.
       Rates as in its release: head η, items η·m·80.
     """
-    table = shared_items(config, weight_decay=config.weight_decay)
+    table = shared_items(config)
 
     def init(key: jax.Array, problem: Problem) -> Server:
         items_key, head_key = jax.random.split(key)

@@ -28,6 +28,7 @@ from fedjax_rec.methods.contract import (
 from fedjax_rec.methods.fedmf import FedMFConfig, fedmf
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, train_locally
 from fedjax_rec.methods.recoding import Coding, codes_of, mixing_weight, recode
+from fedjax_rec.methods.shared_items import Held, own_scores
 from fedjax_rec.methods.touched import Touched, touched_rows
 from fedjax_rec.models import MF, score
 from fedjax_rec.server import hash_codes
@@ -115,8 +116,7 @@ class Download(NamedTuple):
 
 class Client(NamedTuple):
     user: Any  # MF parameters, one embedding a user
-    touched: Any  # [T] int32, items trained in this round, m for padding; () between rounds
-    rows: Any  # [T, d] float32, their embeddings; () between rounds
+    items: Any  # Held within a round; () between rounds: all items are those of the download
 
 
 class Weighted(NamedTuple):
@@ -205,7 +205,7 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
     def init_client(key: jax.Array, server: Server, num_users: int) -> Client:
         model = MF(num_users, config.init_std)
         user = model.init(key, jnp.int32(0), jnp.zeros((1, config.dim)))["params"]
-        return Client(user, (), ())
+        return Client(user, ())
 
     def broadcast(server: Server) -> Broadcast:
         return Broadcast(Download(server.channels, rebuild(server.channels)))
@@ -249,7 +249,7 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
             books = fit_codebooks(channels, target, importance, config)
         parts = zip(books, (channels.semantic, channels.collaborative), strict=True)
         upload = Upload(*(_weighted(book, channel.codes, counts) for book, channel in parts))
-        return Client(user, touched.items, rows), upload, info
+        return Client(user, Held(touched.items, rows)), upload, info
 
     def _weighted(book: jax.Array, codes: jax.Array, counts: jax.Array) -> Weighted:
         if config.weighting == "data":
@@ -258,7 +258,7 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
         return Weighted(book, used[..., 0] > 0)
 
     def retain(client: Client) -> Client:
-        return Client(client.user, (), ())
+        return client._replace(items=())
 
     def reduce(acc: Any, uploads: Upload, weights: jax.Array) -> tuple[Any, None]:
         if config.weighting == "touched":
@@ -311,11 +311,11 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
 
     def scores(client: Client, shared: Download, user: jax.Array) -> jax.Array:
         model = MF(client.user["embedding"].shape[0])
-        logits = score(model, client.user, user, shared.items)
-        if isinstance(client.rows, tuple):  # between rounds: all items are the global ones
-            return logits
-        own = score(model, client.user, user, client.rows)
-        return logits.at[client.touched].set(own, mode="drop")
+
+        def own(rows: jax.Array) -> jax.Array:
+            return score(model, client.user, user, rows)
+
+        return own_scores(own, shared.items, client.items)
 
     def traffic(download: Broadcast, upload: Upload, sent: None) -> Traffic:
         channels = download.shared.channels

@@ -93,9 +93,7 @@ class SharedItems(NamedTuple):
     wire: Callable[[Any, Any], Any]
 
 
-def shared_items(
-    options: Any, *, weight_decay: float = 0.0, keep_optimizer: bool = False
-) -> SharedItems:
+def shared_items(options: Any, *, keep_optimizer: bool = False) -> SharedItems:
     """The form that a method's options allow: touched rows where nothing else changes.
 
     A whole table is needed where all m rows change (weight decay, moments that are kept from round
@@ -103,17 +101,17 @@ def shared_items(
     ``upload="table"``).
 
     Args:
-      options: with the fields of ``ItemUpload`` and ``negatives``.
-      weight_decay: of the items' training.
+      options: with the fields of ``ItemUpload`` and ``LocalTraining``.
       keep_optimizer: whether optimizers live on between rounds.
 
     Raises:
       InputError: ``upload="rows"`` where all rows change.
     """
-    all_change = bool(weight_decay) or keep_optimizer
+    decay = options.weight_decay
+    all_change = bool(decay) or keep_optimizer
     if options.upload == "rows":
         if all_change:
-            what = f"weight_decay={weight_decay:g}" if weight_decay else "keep_optimizer"
+            what = f"weight_decay={decay:g}" if decay else "keep_optimizer"
             raise InputError(
                 f"upload='rows' sends the rows of a client's samples, but {what} changes them all: "
                 "leave it out, or use upload='table'"

@@ -130,7 +130,7 @@ def test_in_between_both_channels_count() -> None:
     for name, sent in zip(Channels._fields, upload, strict=False):
         assert (sent.codebook != getattr(run.server.channels, name).codebook).any()
         other = replaced(run.server, **{name: channel(run.method, 99)})
-        assert (run.round(other)[0].rows != client.rows).any()
+        assert (run.round(other)[0].items.rows != client.items.rows).any()
 
 
 @pytest.mark.parametrize(("clients", "fit_items"), [(None, "each"), (6, "samples")])
@@ -152,9 +152,9 @@ def test_with_a_codeword_an_item_a_client_uploads_what_fedmf_does(clients, fit_i
     close = {"rtol": 1e-4, "atol": 1e-5}
     np.testing.assert_allclose(client.user["embedding"], trained.user["embedding"], **close)
     assert float(info.loss) == pytest.approx(float(expected.loss), rel=1e-5)
-    touched = np.asarray(client.touched)
+    touched = np.asarray(client.items.items)
     touched = touched[touched < ITEMS]
-    np.testing.assert_allclose(client.rows[: len(touched)], items[touched], **close)
+    np.testing.assert_allclose(client.items.rows[: len(touched)], items[touched], **close)
     np.testing.assert_allclose(upload.semantic.codebook[0, touched], items[touched], **close)
     untouched = np.setdiff1d(np.arange(ITEMS), touched)
     same(upload.semantic.codebook[0, untouched], table[untouched])
@@ -169,7 +169,7 @@ def test_codebooks_are_fitted_to_the_trained_rows(fit_items) -> None:
     client, upload, _ = run.round()
     samples = draw_round(KEY, run.data, ITEMS, run.method.config.negatives)
     counts = np.bincount(np.asarray(samples.items)[np.asarray(samples.valid)], minlength=ITEMS)
-    touched = np.asarray(client.touched)
+    touched = np.asarray(client.items.items)
     touched = touched[touched < ITEMS]
     same(touched, np.flatnonzero(counts))
     assert counts.max() > 1
@@ -177,7 +177,7 @@ def test_codebooks_are_fitted_to_the_trained_rows(fit_items) -> None:
     importance = counts[touched] if fit_items == "samples" else np.ones(len(touched))
     expected = fit_codebooks(
         Channels(*own, run.server.channels.weight),
-        client.rows[: len(touched)],
+        client.items.rows[: len(touched)],
         jnp.asarray(importance, jnp.float32),
         run.method.config,
     )
@@ -190,9 +190,9 @@ def test_untouched_items_are_scored_as_downloaded() -> None:
     shared = run.method.broadcast(run.server).shared
     np.testing.assert_allclose(shared.items, rebuild(run.server.channels), rtol=1e-6)
     client, *_ = run.round()
-    items, touched = np.array(shared.items), np.asarray(client.touched)
+    items, touched = np.array(shared.items), np.asarray(client.items.items)
     kept = touched < ITEMS
-    items[touched[kept]] = np.asarray(client.rows)[kept]
+    items[touched[kept]] = np.asarray(client.items.rows)[kept]
     user = np.asarray(client.user["embedding"])[0]
     found = run.method.scores(client, shared, 0)
     np.testing.assert_allclose(found, items @ user, rtol=1e-5, atol=1e-6)
@@ -217,7 +217,7 @@ def test_a_client_without_data_sends_back_what_it_got(weighting) -> None:
 def test_present_are_the_codewords_of_touched_items() -> None:
     run = start(weighting="touched")
     client, upload, _ = run.round()
-    touched = np.asarray(client.touched)
+    touched = np.asarray(client.items.items)
     touched = touched[touched < ITEMS]
     for sent, own in zip(upload, run.server.channels, strict=False):
         used = np.zeros((LEVELS, WORDS), bool)
@@ -240,7 +240,7 @@ def test_noise_is_on_the_upload_and_not_on_the_users() -> None:
     client, upload, info = silent.round(server)
     noisy_client, noisy_upload, noisy_info = noisy.round(server)
     jax.tree.map(same, (client, info), (noisy_client, noisy_info))
-    touched = np.asarray(client.touched)
+    touched = np.asarray(client.items.items)
     touched = touched[touched < ITEMS]
     noise = np.asarray(noisy_upload.semantic.codebook - upload.semantic.codebook)[0]
     untouched = np.setdiff1d(np.arange(ITEMS), touched)
@@ -326,14 +326,14 @@ def test_without_item_embeddings_codebooks_take_the_gradient(weight) -> None:
             assert np.abs(sent.codebook - own.codebook).max() > 0.01
         else:  # it is not used: no decay either
             same(sent.codebook, own.codebook)
-    touched = np.asarray(client.touched)
+    touched = np.asarray(client.items.items)
     kept = touched < ITEMS
     expected = Channels(
         *(c._replace(codebook=s.codebook) for c, s in zip(channels[:2], upload, strict=True)),
         channels.weight,
     )
     np.testing.assert_allclose(
-        np.asarray(client.rows)[kept], np.asarray(rebuild(expected))[touched[kept]], atol=1e-5
+        np.asarray(client.items.rows)[kept], np.asarray(rebuild(expected))[touched[kept]], atol=1e-5
     )
 
 
@@ -341,7 +341,7 @@ def test_without_item_embeddings_codewords_of_other_items_stay() -> None:
     """Under Adam as well, whose first step is as long for the smallest gradient."""
     run = start(without="item-embeddings")
     client, upload, _ = run.round()
-    touched = np.asarray(client.touched)
+    touched = np.asarray(client.items.items)
     touched = touched[touched < ITEMS]
     for sent, own in zip(upload, run.server.channels, strict=False):
         moved = (np.asarray(sent.codebook) != own.codebook).any(axis=-1)

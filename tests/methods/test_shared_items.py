@@ -94,8 +94,7 @@ def test_the_mean_is_that_of_the_tables() -> None:
     [{"weight_decay": 0.1}, {"clip": 1.0}, {"bits": 8}, {"laplace": 0.1, "clip": 1.0}],
 )
 def test_whole_tables_where_all_rows_change(options) -> None:
-    config = methods.fedmf(dim=2, **options).config
-    form = shared_items(config, weight_decay=config.weight_decay)
+    form = shared_items(methods.fedmf(dim=2, **options).config)
     table = jnp.ones((6, 2))
     upload = form.upload(table, Held((), table))
     acc, _ = form.reduce(form.accumulator(table), upload[None], jnp.ones(1))
