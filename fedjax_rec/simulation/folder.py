@@ -106,6 +106,8 @@ class RunFolder:
         self._atomically(name, lambda file: file.write(text), "w")
 
     def _atomically(self, name, write, mode):
+        if not self._writes:
+            return
         target = self.path / name
         try:
             write_whole(target, write, mode=mode)
