@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     CLICKS = 13
     SWEEP = 14
     STORE = 15
+    SERVER_FINISH = 16
 
 
 def host_rng(seed: int, round_: int, purpose: Purpose, *ids: int) -> np.random.Generator:

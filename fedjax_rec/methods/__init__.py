@@ -12,7 +12,15 @@ from fedjax_rec.methods.alignfedrec import AlignFedRecConfig
 from fedjax_rec.methods.alignfedrec import alignfedrec as _alignfedrec
 from fedjax_rec.methods.cgfedrec import CGFedRecConfig
 from fedjax_rec.methods.cgfedrec import cgfedrec as _cgfedrec
-from fedjax_rec.methods.contract import Broadcast, EvaluateAt, Info, Method, Traffic
+from fedjax_rec.methods.contract import (
+    Broadcast,
+    ByClient,
+    EvaluateAt,
+    Info,
+    Method,
+    Traffic,
+    Uploads,
+)
 from fedjax_rec.methods.fedcia import FedCIAConfig
 from fedjax_rec.methods.fedcia import fedcia as _fedcia
 from fedjax_rec.methods.fedcia_gf import FedCIAGFConfig
@@ -33,11 +41,13 @@ __all__ = [
     "PRESETS",
     "REGISTRY",
     "Broadcast",
+    "ByClient",
     "Entry",
     "EvaluateAt",
     "Info",
     "Method",
     "Traffic",
+    "Uploads",
     "alignfedrec",
     "build",
     "cgfedrec",

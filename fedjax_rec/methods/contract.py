@@ -3,6 +3,7 @@
 A round of a method is
 
     broadcast → receive → local_update → uplink → reduce → server_step → between_rounds
+              → server_finish
 
 Client functions (``init_client``, ``receive``, ``local_update``, ``retain``, ``scores``) are
 written for ONE client, as if there were no other. The engine alone decides how many run side by
@@ -24,10 +25,12 @@ from fedjax_rec.batches import ClientData
 
 __all__ = [
     "Broadcast",
+    "ByClient",
     "EvaluateAt",
     "Info",
     "Method",
     "Traffic",
+    "Uploads",
     "identity_between_rounds",
     "identity_receive",
     "no_diagnostics",
@@ -41,17 +44,43 @@ EvaluateAt = Literal["download", "trained"]
 PyTree = Any
 
 
+class ByClient(NamedTuple):
+    """What a server has of every client, in its state or its broadcast: sharded as clients are.
+
+    ``init`` makes it in order of client id, and checkpoints keep it so. In a run its rows lie as
+    those of ``Uploads``: R of them, in an order of the engine's, some of nobody. So a server
+    computes with it beside the uploads of the round, and never by client id.
+
+    Attributes:
+      rows: pytree of arrays [K, …] in ``init``, [R, …] in a run.
+    """
+
+    rows: PyTree
+
+
 class Broadcast(NamedTuple):
     """What clients download.
 
     Attributes:
       shared: pytree that all clients get alike (not batched).
-      per_client: pytree with a leading axis of clients, in order of client id, of which each
-        client gets its own row; None when there is no such part.
+      per_client: each client's own part, ``ByClient``; None when there is none. A client sees its
+        own row in its place.
     """
 
     shared: PyTree
     per_client: PyTree = None
+
+
+class Uploads(NamedTuple):
+    """What the clients of a round have uploaded, kept one by one and sharded over the devices.
+
+    Attributes:
+      values: an upload's pytree with a leading axis of R rows; of any content where nobody is.
+      client: [R] int32, whose upload it is; -1: nobody's, or of one who took no part.
+    """
+
+    values: PyTree
+    client: jax.Array
 
 
 class Traffic(NamedTuple):
@@ -106,14 +135,19 @@ class Method(NamedTuple):
         additive: accumulators of two groups are summed.
         ``sent`` is None where the shapes of an upload say how large it is; else a pytree of [n]
         int32: how many values each client's upload really held (non-zeros of a sparse matrix).
-      server_step: (key, S, reduced) -> S, jitted.
+      server_step: (key, S, reduced) -> S, jitted. (key, S, reduced, Uploads) where they are kept.
       between_rounds: (rng, round, S) -> S on the host, between rounds; ``rng`` is a NumPy
-        generator.
+        generator. What S has as ``ByClient`` stays on the devices: the host sees it without rows.
+      server_finish: (key, S, Uploads or None) -> S, jitted: what the devices do with the host's
+        work; None: nothing.
+      keep_uploads: whether the server needs every single upload at once, as for similarities of
+        clients. They stay on the devices, R rows of them, until the round's server work is done.
       scores: (C, shared, user) -> [m] scores of all items for one user slot.
-      traffic: (Broadcast, upload, sent) -> Traffic of ONE client. Arrays may be shape structs, but
-        for what the formats depend on. ``sent`` is that client's part of what ``reduce`` counted,
-        as Python ints, or None. Called once for every distinct ``sent`` of a round, so it must be
-        cheap: a count of the download that it needs belongs into the broadcast.
+      traffic: (Broadcast, upload, sent) -> Traffic of ONE client, whose own row is
+        ``per_client``. Arrays may be shape structs, but for what the formats depend on. ``sent``
+        is that client's part of what ``reduce`` counted, as Python ints, or None. Called once for
+        every distinct ``sent`` of a round, so it must be cheap: a count of the download that it
+        needs belongs into the broadcast.
       item_view: S -> dict of arrays for people to look at: "item_embeddings" [m, d] and
         "labels" [m], each where the method has such.
       accumulator: S -> the empty ``acc``, all zeros, where uploads do not tell its shape. None:
@@ -143,6 +177,8 @@ class Method(NamedTuple):
     traffic: Callable[..., Traffic]
     item_view: Callable[[PyTree], dict[str, np.ndarray]]
     accumulator: Callable[[PyTree], PyTree] | None = None
+    keep_uploads: bool = False
+    server_finish: Callable[..., PyTree] | None = None
     epsilon: Callable[[PyTree, int], float | None] = no_epsilon
     diagnostics: Callable[[PyTree], dict[str, float | int | None]] = no_diagnostics
     default_rounds: int = 100

@@ -14,7 +14,14 @@ from fedjax_rec.batches import ClientData
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses.gram import inner_products
-from fedjax_rec.methods.contract import Broadcast, Info, Method, Traffic, weighted_sum
+from fedjax_rec.methods.contract import (
+    Broadcast,
+    ByClient,
+    Info,
+    Method,
+    Traffic,
+    weighted_sum,
+)
 from fedjax_rec.methods.gram_alignment import Eigenbasis, GramMatrix, align
 from fedjax_rec.methods.gram_sum import GramSum, gram_sum, mean_gram
 from fedjax_rec.methods.mf_training import Memory, MFTraining, initial_memory, train_mf
@@ -94,7 +101,7 @@ class Server(NamedTuple):
     basis: Any  # Eigenbasis of G, or () where it is not used
     participants: jax.Array  # [] float32, K of the last round
     known: jax.Array  # [] bool, whether there is a G yet
-    widths: Any  # [clients] int32, or () where all have the same
+    widths: Any  # ByClient: [] int32, each client's; or () where all have the same
 
 
 class Download(NamedTuple):
@@ -146,7 +153,7 @@ def fedcia(config: FedCIAConfig) -> Method:
         widths: Any = ()
         if config.widths:
             part = np.arange(count) * len(config.widths) // count
-            widths = jnp.asarray(np.asarray(config.widths)[part], jnp.int32)
+            widths = ByClient(jnp.asarray(np.asarray(config.widths)[part], jnp.int32))
         gram = jnp.zeros((m, m if shares else 1))
         return Server(gram, basis, jnp.float32(0), jnp.bool_(False), widths)
 

@@ -29,6 +29,7 @@ from fedjax_rec.seeding import Purpose
 
 __all__ = [
     "AXIS",
+    "Places",
     "Report",
     "blank_ranks",
     "blank_reports",
@@ -44,7 +45,20 @@ __all__ = [
 AXIS = "clients"
 _BATCHED = PartitionSpec(AXIS)
 _SHARED = PartitionSpec()
+_BROADCAST = Broadcast(shared=_SHARED, per_client=_BATCHED)
 PyTree = Any
+
+
+class Places(NamedTuple):
+    """Where a bucket begins on every device.
+
+    Attributes:
+      states: [] int32, among the rows of the states that the program is given.
+      rows: [] int32, among all R rows of a device.
+    """
+
+    states: Any
+    rows: Any
 
 
 class Report(NamedTuple):
@@ -67,19 +81,18 @@ def train_client(
     method: Method,
     round_key: jax.Array,
     state: PyTree,
-    broadcast: Broadcast,
+    download: Broadcast,
     data: ClientData,
     held_out: HeldOut,
     most_users: jax.Array | int,
     *,
     evaluate: bool,
 ) -> tuple[PyTree, PyTree, jax.Array, Report]:
-    """One client's round: download, local training, upload.
+    """One client's round: download (its own row in ``per_client``), local training, upload.
 
     Returns:
       The state it keeps, its upload as the server receives it, its weight, and its report.
     """
-    download = own_broadcast(broadcast, data.client)
     state = method.receive(_key(round_key, Purpose.RECEIVE, data), state, download, data)
     state, upload, info = method.local_update(
         _key(round_key, Purpose.LOCAL_UPDATE, data), state, download, data
@@ -97,13 +110,12 @@ def evaluate_client(
     method: Method,
     round_key: jax.Array,
     state: PyTree,
-    broadcast: Broadcast,
+    download: Broadcast,
     data: ClientData,
     held_out: HeldOut,
     most_users: jax.Array | int,
 ) -> Ranks:
     """Ranks of one client's users at download: what they would be served next."""
-    download = own_broadcast(broadcast, data.client)
     state = method.receive(_key(round_key, Purpose.RECEIVE, data), state, download, data)
     return _rank(method, state, download.shared, held_out, most_users)
 
@@ -128,60 +140,65 @@ def train_bucket(
 ) -> Callable[..., tuple[PyTree, PyTree, Report]]:
     """Builds the jitted program that trains one bucket's participants.
 
-    The program takes (acc, states, sent, start, data, held_out, order, counts, broadcast,
-    round_key): the accumulators [devices, …] and all states [devices · rows, …], both donated;
-    zeros by row of the bucket for what the reduction counts; the bucket's first row; its data;
-    each device's rows to train, participants first, padded to a multiple of ``width``; how many
-    of them take part. It returns (acc, states, Report by row of the bucket).
+    The program takes (acc, states, kept, sent, places, data, held_out, order, counts, broadcast,
+    round_key): the accumulators [devices, …], the states [devices · rows, …] and the uploads that
+    are kept, [R, …] or None, all three donated; zeros by row of the bucket for what the reduction
+    counts; where the bucket begins; its data; each device's rows to train, participants first,
+    padded to a multiple of ``width``; how many of them take part. It returns (acc, states, kept,
+    Report by row of the bucket).
     """
     train = partial(train_client, method, evaluate=evaluate)
 
-    def on_device(acc, states, sent, start, data, held_out, order, counts, broadcast, round_key):
+    def on_device(
+        acc, states, kept, sent, places, data, held_out, order, counts, broadcast, round_key
+    ):
         count = counts[0]
 
         def group(index, carry):
-            acc, states, reports = carry
+            acc, states, kept, reports = carry
             picked, active = _pick(order, index, width, count)
             picked_data, picked_held_out = _take((data, held_out), picked)
             new, uploads, weights, report = _side_by_side(train, width)(
                 round_key,
-                _take(states, start + picked),
-                broadcast,
+                _take(states, places.states + picked),
+                _take_own(broadcast, places.rows + picked),
                 picked_data,
                 picked_held_out,
                 active,
             )
             acc, counted = method.reduce(acc, uploads, jnp.where(active, weights, 0))
             report = report._replace(sent=counted)
-            states = _put(states, new, start + picked, active)
+            states = _put(states, new, places.states + picked, active)
+            if kept is not None:
+                kept = _put(kept, uploads, places.rows + picked, active)
             reports = _put(reports, report, picked, active)
-            return acc, states, reports
+            return acc, states, kept, reports
 
         acc = jax.tree.map(lambda x: x[0], acc)
         reports = blank_reports(sent, held_out, evaluate)
         groups = (count + width - 1) // width
-        acc, states, reports = jax.lax.fori_loop(0, groups, group, (acc, states, reports))
-        return jax.tree.map(lambda x: x[None], acc), states, reports
+        carry = jax.lax.fori_loop(0, groups, group, (acc, states, kept, reports))
+        return jax.tree.map(lambda x: x[None], carry[0]), *carry[1:]
 
     shards = jax.shard_map(
         on_device,
         mesh=mesh,
-        in_specs=(*[_BATCHED] * 3, _SHARED, *[_BATCHED] * 4, _SHARED, _SHARED),
+        in_specs=(*[_BATCHED] * 4, _SHARED, *[_BATCHED] * 4, _BROADCAST, _SHARED),
         out_specs=_BATCHED,
         check_vma=False,
     )
-    return jax.jit(shards, donate_argnums=(0, 1))
+    return jax.jit(shards, donate_argnums=(0, 1, 2))
 
 
 def evaluate_bucket(method: Method, mesh: Mesh, width: int) -> Callable[..., Ranks]:
     """Builds the jitted program that ranks one bucket's users at download.
 
-    It takes (states, start, data, held_out, order, counts, broadcast, round_key) as
+    It takes (states, places, data, held_out, order, counts, broadcast, round_key) as
     ``train_bucket``, donates nothing, and returns Ranks by row and user slot.
     """
     rank = partial(evaluate_client, method)
 
-    def on_device(states, start, data, held_out, order, counts, broadcast, round_key):
+    def on_device(states, places, data, held_out, order, counts, broadcast, round_key):
         count = counts[0]
         rows = data.positives.shape[0]
 
@@ -190,8 +207,8 @@ def evaluate_bucket(method: Method, mesh: Mesh, width: int) -> Callable[..., Ran
             picked_data, picked_held_out = _take((data, held_out), picked)
             new = _side_by_side(rank, width)(
                 round_key,
-                _take(states, start + picked),
-                broadcast,
+                _take(states, places.states + picked),
+                _take_own(broadcast, places.rows + picked),
                 picked_data,
                 picked_held_out,
                 active,
@@ -204,7 +221,7 @@ def evaluate_bucket(method: Method, mesh: Mesh, width: int) -> Callable[..., Ran
     shards = jax.shard_map(
         on_device,
         mesh=mesh,
-        in_specs=(_BATCHED, _SHARED, *[_BATCHED] * 4, _SHARED, _SHARED),
+        in_specs=(_BATCHED, _SHARED, *[_BATCHED] * 4, _BROADCAST, _SHARED),
         out_specs=_BATCHED,
         check_vma=False,
     )
@@ -217,7 +234,7 @@ def upload_shape(
     """Shapes of one client's upload, before and after the uplink transform; nothing runs."""
 
     def one(key, state, broadcast, data):
-        download = own_broadcast(broadcast, data.client)
+        download = own_broadcast(broadcast, 0)
         state = method.receive(key, state, download, data)
         _, upload, _ = method.local_update(key, state, download, data)
         return upload, method.uplink.apply(key, upload)
@@ -225,9 +242,11 @@ def upload_shape(
     return jax.eval_shape(one, jax.random.key(0), state, broadcast, data)
 
 
-def own_broadcast(broadcast: Broadcast, client: jax.Array | int) -> Broadcast:
+def own_broadcast(broadcast: Broadcast, row: jax.Array | int) -> Broadcast:
     """The broadcast as one client sees it: its own row of ``per_client``."""
-    return broadcast._replace(per_client=jax.tree.map(lambda x: x[client], broadcast.per_client))
+    if broadcast.per_client is None:
+        return broadcast
+    return broadcast._replace(per_client=jax.tree.map(lambda x: x[row], broadcast.per_client.rows))
 
 
 def blank_ranks(held_out: HeldOut, rows: tuple[int, ...]) -> Ranks:
@@ -293,19 +312,21 @@ def _rank(method, state, shared, held_out, most_users):
 def _side_by_side(function, width):
     """``function`` of one client, for a group with a leading axis of ``width`` clients."""
 
-    def run(round_key, states, broadcast, data, held_out, active):
+    def run(round_key, states, downloads, data, held_out, active):
         # Loop lengths must not be batched: the group runs as long as its longest client.
         longest = jnp.max(jnp.where(active, data.positives, 0))
         most_users = jnp.max(jnp.where(active, held_out.users, 0))
 
-        def one(state, data, held_out):
+        def one(state, own, data, held_out):
             data = data._replace(longest=longest)
-            return function(round_key, state, broadcast, data, held_out, most_users)
+            download = downloads._replace(per_client=own)
+            return function(round_key, state, download, data, held_out, most_users)
 
+        batched = states, downloads.per_client, data, held_out
         if width == 1:
-            out = one(*jax.tree.map(lambda x: x[0], (states, data, held_out)))
+            out = one(*jax.tree.map(lambda x: x[0], batched))
             return jax.tree.map(lambda x: jnp.asarray(x)[None], out)
-        return jax.vmap(one)(states, data, held_out)
+        return jax.vmap(one)(*batched)
 
     return run
 
@@ -321,6 +342,13 @@ def _take(tree, rows):
     if rows.shape[0] == 1:
         return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, rows[0], 1), tree)
     return jax.tree.map(lambda x: x[rows], tree)
+
+
+def _take_own(broadcast, rows):
+    """The broadcast with the group's own rows of ``per_client``, [width, …]."""
+    if broadcast.per_client is None:
+        return broadcast
+    return broadcast._replace(per_client=_take(broadcast.per_client.rows, rows))
 
 
 def _put(tree, new, rows, active):

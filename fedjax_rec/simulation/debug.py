@@ -33,14 +33,16 @@ class Program:
         """What a lowered program would do next."""
         return self._rank if self._evaluate is None else self._train
 
-    def _train(self, acc, states, sent, start, data, held_out, order, counts, broadcast, key):
+    def _train(
+        self, acc, states, kept, sent, places, data, held_out, order, counts, broadcast, key
+    ):
         acc = jax.tree.map(lambda x: x[0], acc)
         reports = clients.blank_reports(sent, held_out, bool(self._evaluate))
         for row in np.asarray(order)[: int(counts[0])]:
-            at = int(start) + int(row)
+            at, in_all = int(places.states) + int(row), int(places.rows) + int(row)
             new, upload, weight, report = self._one(
                 clients.train_client,
-                (key, _row(states, at), broadcast),
+                (key, _row(states, at), clients.own_broadcast(broadcast, in_all)),
                 _row(data, row),
                 _row(held_out, row),
                 evaluate=self._evaluate,
@@ -49,15 +51,18 @@ class Program:
             acc, counted = self._method.reduce(acc, group, jnp.asarray(weight)[None])
             report = report._replace(sent=_row(counted, 0))
             states = _write(states, at, new)
+            if kept is not None:
+                kept = _write(kept, in_all, upload)
             reports = _write(reports, row, report)
-        return jax.tree.map(lambda x: x[None], acc), states, reports
+        return jax.tree.map(lambda x: x[None], acc), states, kept, reports
 
-    def _rank(self, states, start, data, held_out, order, counts, broadcast, key):
+    def _rank(self, states, places, data, held_out, order, counts, broadcast, key):
         ranks = clients.blank_ranks(held_out, (len(data.positives),))
         for row in np.asarray(order)[: int(counts[0])]:
+            own = clients.own_broadcast(broadcast, int(places.rows) + int(row))
             one = self._one(
                 clients.evaluate_client,
-                (key, _row(states, int(start) + int(row)), broadcast),
+                (key, _row(states, int(places.states) + int(row)), own),
                 _row(data, row),
                 _row(held_out, row),
             )

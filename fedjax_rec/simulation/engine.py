@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError, TrainingError
-from fedjax_rec.methods import EvaluateAt, Method
+from fedjax_rec.methods import EvaluateAt, Method, Uploads
 from fedjax_rec.seeding import Purpose, host_rng
 from fedjax_rec.simulation import clients, distribution, programs
 from fedjax_rec.simulation.cohort import cohort_size
@@ -21,6 +21,7 @@ from fedjax_rec.simulation.layout import Bucket, lay_out
 from fedjax_rec.simulation.ledger import RoundBytes, round_bytes
 from fedjax_rec.simulation.rows import Rows
 from fedjax_rec.simulation.seconds import Seconds, Watch
+from fedjax_rec.simulation.servers import Servers, own_shapes
 from fedjax_rec.simulation.states import (
     DeviceStates,
     HostStates,
@@ -120,8 +121,7 @@ class Engine:
         self.debug = debug
         self._key = jax.random.key(seed, impl="threefry2x32")
         self._batched = NamedSharding(mesh, PartitionSpec(clients.AXIS))
-        self._shared = NamedSharding(mesh, PartitionSpec())
-        self._first_server: Any = self._init_server()
+        self._first_server: Any = self._init_server()  # by client id; on its way to the devices
         self._one = self._client_shape(self._first_server)
         self.place = (
             choose_place(self._one, problem.num_clients, mesh) if state == "auto" else state
@@ -134,13 +134,17 @@ class Engine:
         rows = {bucket.kind: bucket.rows for bucket in self.layout.buckets}
         self._programs = programs.Programs(method, mesh, rows, chunk=chunk, debug=debug)
         self._rows = Rows(problem, self.layout, self._batched)
+        self._servers = Servers(mesh, self.layout, self._rows)
         self._states = self._place_states(state_folder)
         # Where a checkpoint's arrays may be unpacked; None: in memory.
         self.scratch_folder = None
         if self.place == "disk" and state_folder is not None:
             self.scratch_folder = state_folder / "restored"
-        # Shapes of one client's upload, of a device's sum of them, and of what is counted of one.
-        self._upload, self._accumulator, self._sent = self._measure_upload(self._first_server)
+        # Shapes of one client's upload, of a device's sum of them, of what is counted of one, and
+        # of all that are kept.
+        self._upload, self._accumulator, self._sent, self._kept = self._measure_upload(
+            self._first_server
+        )
 
     def initial_state(self) -> State:
         """The state before the first round.
@@ -149,8 +153,7 @@ class Engine:
           InputError: states on the disk that do not fit there.
         """
         server, self._first_server = self._first_server, None
-        if server is None:
-            server = self._init_server()
+        server = self._servers.place(self._init_server() if server is None else server)
         key = jax.random.fold_in(self._key, 0)
         users = int(self.problem.users_per_client.max())
 
@@ -173,7 +176,7 @@ class Engine:
         watch = Watch()
         part = self._draw_cohort(round_)
         round_key = jax.random.fold_in(self._key, round_)
-        broadcast = self._replicate(self.method.broadcast(state.server))
+        broadcast = self._servers.broadcast(self.method.broadcast(state.server))
         trained = evaluate and self.evaluate_at == "trained"
         with watch("compile"):
             self._prepare(state, broadcast, round_key, train=trained)
@@ -184,13 +187,14 @@ class Engine:
             bystanders = self._rank(state, broadcast, round_key, watch)
 
         with watch("device"):
-            acc, everyone, reports = self._zero_accumulator(), state.clients, []
+            acc, kept = self._zero_accumulator(), self._zero_kept()
+            everyone, reports = state.clients, []
             for index, bucket in enumerate(self._buckets):
-                states, start = self._states.take(everyone, index)
-                acc, states, report = self._fitting(
+                states, places = self._take(everyone, index)
+                acc, states, kept, report = self._fitting(
                     programs.train(self._kind(index), trained),
-                    lambda index=index, bucket=bucket, acc=acc, states=states, start=start: (
-                        *(acc, states, self._zero_sent(index), start, *bucket),
+                    lambda index=index, bucket=bucket, held=(acc, states, kept), places=places: (
+                        *(*held, self._zero_sent(index), places, *bucket),
                         *(*self._order(index, part), broadcast, round_key),
                     ),
                 )
@@ -201,8 +205,9 @@ class Engine:
             losses = by_client([r.loss for r in reports])[part]
             healthy = by_client([r.healthy for r in reports])[part]
             sent = jax.tree.map(lambda *x: by_client(x)[part], *[r.sent for r in reports])
+            uploads = self._uploads(kept, part)
             key = jax.random.fold_in(round_key, int(Purpose.SERVER_STEP))
-            server, finite = self._programs[programs.SERVER](key, state.server, acc)
+            server, finite = self._programs[programs.SERVER](key, state.server, acc, uploads)
             jax.block_until_ready((server, everyone))
         if not (healthy.all() and finite):
             who = "an upload" if healthy.all() else f"client {part[~healthy][0]}"
@@ -213,8 +218,14 @@ class Engine:
         with watch("host"):
             rng = host_rng(self.seed, round_, Purpose.BETWEEN_ROUNDS)
             work = partial(self.method.between_rounds, rng, round_)
-            server = self._replicate(distribution.host_work(work, server))
-            bytes_ = round_bytes(self.method, broadcast, self._upload, sent, clients=len(part))
+            server = self._servers.host_work(work, server)
+            down = own_shapes(broadcast)
+            bytes_ = round_bytes(self.method, down, self._upload, sent, clients=len(part))
+        if self.method.server_finish is not None:
+            with watch("device"):
+                key = jax.random.fold_in(round_key, int(Purpose.SERVER_FINISH))
+                server = self._programs[programs.FINISH](key, server, uploads)
+                jax.block_until_ready(server)
         state = State(server, everyone)
 
         ranks = None
@@ -238,12 +249,20 @@ class Engine:
           user's best items.
         """
         round_key = jax.random.fold_in(self._key, round_ + 1)
-        broadcast = self._replicate(self.method.broadcast(state.server))
+        broadcast = self._servers.broadcast(self.method.broadcast(state.server))
         return self._rank(state, broadcast, round_key, watch or Watch())
 
     def epsilon(self, rounds: int) -> float | None:
         """ε of a client that takes part in ``rounds`` rounds; None where the uplink gives none."""
         return self.method.epsilon(self._upload, rounds)
+
+    def server_state(self, state: State) -> Any:
+        """The server's state as NumPy arrays; what it has of every client, by client id."""
+        return self._servers.fetch(state.server)
+
+    def server_shapes(self, state: State) -> Any:
+        """Shapes of what ``server_state`` gives."""
+        return self._servers.shapes(state.server)
 
     def client_states(self, state: State) -> Any:
         """All clients' states as NumPy arrays [num_clients, …], in order of client id.
@@ -258,8 +277,8 @@ class Engine:
         return jax.tree.map(lambda x: _shape(x, (count, *x.shape)), self._one)
 
     def restore(self, server: Any, client_states: Any) -> State:
-        """The state that has the given server state and ``client_states`` (by client id)."""
-        return State(self._replicate(server), self._states.restore(client_states))
+        """The state that has the given ``server_state`` and ``client_states``."""
+        return State(self._servers.place(server), self._states.restore(client_states))
 
     def drop_files(self) -> None:
         """Removes what states on the disk have left there."""
@@ -269,23 +288,31 @@ class Engine:
 
     def _prepare(self, state, broadcast, round_key, *, train=None, rank=False):
         """Compiles what is asked for. ``train``: whether training evaluates; None: no training."""
+        everyone = np.arange(self.problem.num_clients)
         kinds = dict.fromkeys(bucket.kind for bucket in self.layout.buckets)
         wanted: list[programs.Name] = []
         if train is not None:
             wanted += [programs.SERVER, *(programs.train(kind, train) for kind in kinds)]
+            if self.method.server_finish is not None:
+                wanted.append(programs.FINISH)
         if rank:
             wanted += [programs.evaluate(kind) for kind in kinds]
 
         def arguments(name):
-            if name == programs.SERVER:
-                return round_key, state.server, self._zero_accumulator()
+            if name in (programs.SERVER, programs.FINISH):
+                uploads = self._uploads(self._kept, everyone)
+                acc = (self._zero_accumulator(),) if name == programs.SERVER else ()
+                return round_key, state.server, *acc, uploads
             what, kind = name[:2]
             index = next(i for i, b in enumerate(self.layout.buckets) if b.kind == kind)
-            order = self._order(index, np.arange(self.problem.num_clients))
-            states, start = self._states.take(state.clients, index)
-            rest = (start, *self._buckets[index], *order, broadcast, round_key)
+            order = self._order(index, everyone)
+            states, places = self._take(state.clients, index)
+            rest = (places, *self._buckets[index], *order, broadcast, round_key)
             if what == "train":
-                return self._zero_accumulator(), states, self._zero_sent(index), *rest
+                return (
+                    *(self._zero_accumulator(), states, self._kept),
+                    *(self._zero_sent(index), *rest),
+                )
             return states, *rest
 
         self._programs.prepare(wanted, arguments)
@@ -305,7 +332,7 @@ class Engine:
             self._programs.prepare([name], lambda _: arguments())
 
     def _measure_upload(self, server):
-        """Shapes of one client's upload, of their sum, and of what is counted; nothing runs."""
+        """Shapes of one client's upload and of what is made of them; nothing runs."""
         broadcast = self.method.broadcast(server)
         data = jax.tree.map(lambda x: _shape(x, x.shape[1:]), self._buckets[0].data)
         upload, received = clients.upload_shape(self.method, self._one, broadcast, data)
@@ -317,13 +344,39 @@ class Engine:
             return self.method.reduce(None if empty is None else empty(server), uploads, weights)
 
         accumulator, sent = jax.eval_shape(add, server, group, weights)
-        return upload, accumulator, jax.tree.map(lambda x: _shape(x, x.shape[1:]), sent)
+        sent = jax.tree.map(lambda x: _shape(x, x.shape[1:]), sent)
+        kept = None
+        if self.method.keep_uploads:
+            rows = len(self.layout.client_of_row)
+            kept = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=self._batched),
+                received,
+            )
+        return upload, accumulator, sent, kept
 
     def _zero_accumulator(self):
         devices = self.layout.devices
         return jax.tree.map(
             lambda x: self._shard(np.zeros((devices, *x.shape), x.dtype)), self._accumulator
         )
+
+    def _zero_kept(self):
+        """Zeros for all uploads of a round, made on the devices; None where none is kept."""
+        if self._kept is None:
+            return None
+        return jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype, device=self._batched),  # never on one alone
+            self._kept,
+        )
+
+    def _uploads(self, kept, part):
+        """The kept uploads of the clients ``part``; None where none is kept."""
+        if kept is None:
+            return None
+        takes_part = np.zeros(self.problem.num_clients + 1, bool)  # the last: id -1, nobody
+        takes_part[part] = True
+        ids = self.layout.client_of_row
+        return Uploads(kept, self._shard(np.where(takes_part[ids], ids, -1).astype(np.int32)))
 
     def _zero_sent(self, index):
         """Zeros by row of a bucket, where the reduction's counts go."""
@@ -338,16 +391,21 @@ class Engine:
             everyone = np.arange(self.problem.num_clients)
             ranks = []
             for index, bucket in enumerate(self._buckets):
-                states, start = self._states.take(state.clients, index)
+                states, places = self._take(state.clients, index)
                 rank = self._fitting(
                     programs.evaluate(self._kind(index)),
-                    lambda index=index, bucket=bucket, states=states, start=start: (
-                        *(states, start, *bucket, *self._order(index, everyone)),
+                    lambda index=index, bucket=bucket, states=states, places=places: (
+                        *(states, places, *bucket, *self._order(index, everyone)),
                         *(broadcast, round_key),
                     ),
                 )
                 ranks.append(rank)
             return self._rows.by_user(ranks)
+
+    def _take(self, everyone, index):
+        """As ``DeviceStates.take``, with the bucket's place among all rows."""
+        states, start = self._states.take(everyone, index)
+        return states, clients.Places(start, np.int32(self.layout.buckets[index].start))
 
     def _draw_cohort(self, round_):
         """Ascending ids of the round's participants."""
@@ -369,7 +427,7 @@ class Engine:
         key = jax.random.fold_in(self._key, 0)
         server_key = jax.random.fold_in(key, int(Purpose.INIT_SERVER))
         server = self.method.init(server_key, self.problem)
-        return self._replicate(distribution.same_everywhere(server))
+        return distribution.same_everywhere(server)
 
     def _client_shape(self, server):
         """Shapes of one client's state as it is kept."""
@@ -389,9 +447,6 @@ class Engine:
 
     def _shard(self, x):
         return distribution.shard(x, self._batched)
-
-    def _replicate(self, tree):
-        return distribution.replicate(tree, self._shared)
 
     def _upload_bucket(self, bucket: Bucket) -> _Placed:
         def place(x):

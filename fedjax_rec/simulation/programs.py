@@ -13,13 +13,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fedjax_rec.errors import RunWarning, TrainingError
 from fedjax_rec.methods import Method
 from fedjax_rec.simulation import clients, debug
+from fedjax_rec.simulation.servers import server_shardings
 
-__all__ = ["SERVER", "Name", "Programs", "evaluate", "out_of_memory", "train"]
+__all__ = ["FINISH", "SERVER", "Name", "Programs", "evaluate", "out_of_memory", "train"]
 
 Name = tuple[Any, ...]
 Arguments = Callable[[Name], tuple[Any, ...]]
 
 SERVER: Name = ("server",)
+FINISH: Name = ("finish",)
 
 # Part of an accelerator's memory that `chunk="auto"` fills with the temporaries of one group.
 _MEMORY_SHARE = 0.5
@@ -87,7 +89,7 @@ class Programs:
         missing = [name for name in wanted if name not in self._compiled]
         if not missing:
             return
-        for kind in {name[1] for name in missing if name != SERVER} - set(self._widths):
+        for kind in {name[1] for name in missing if len(name) > 1} - set(self._widths):
             self._widths[kind] = self._choose_width(kind, arguments)
         # One after another: XLA uses all cores for one program, and two at once would add up to
         # the largest memory use of a small run.
@@ -99,7 +101,7 @@ class Programs:
             try:
                 return self._lower(name, arguments, self._widths).compile()
             except jax.errors.JaxRuntimeError as error:
-                if name == SERVER or not out_of_memory(error):
+                if name in (SERVER, FINISH) or not out_of_memory(error):
                     raise
                 self.halve(name, error)
 
@@ -134,7 +136,9 @@ class Programs:
         method, mesh = self._method, self._mesh
         program: Any
         if name == SERVER:
-            program = _server_step(method, mesh)
+            program = _server_step(method, mesh, arguments(name))
+        elif name == FINISH:
+            program = _server_finish(method, mesh, arguments(name))
         elif self._debug:
             return debug.Program(method, evaluate=name[2] if name[0] == "train" else None)
         elif name[0] == "train":
@@ -156,15 +160,23 @@ class Programs:
         return max(1, min(rows, int(_MEMORY_SHARE * limit / temporary)))
 
 
-def _server_step(method, mesh):
+def _server_step(method, mesh, arguments):
     """Sums the devices' accumulators, then the method's own server step.
 
-    Returns the server's state, and whether all that clients uploaded was finite.
+    It takes (key, server, acc, Uploads or None) and returns the server's state, and whether all
+    that clients uploaded was finite.
     """
 
-    def step(key, server, acc):
+    def step(key, server, acc, uploads):
         reduced = jax.tree.map(lambda x: jnp.sum(x, axis=0), acc)
         finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(reduced)]
-        return method.server_step(key, server, reduced), jnp.all(jnp.array(finite))
+        kept = () if uploads is None else (uploads,)
+        return method.server_step(key, server, reduced, *kept), jnp.all(jnp.array(finite))
 
-    return jax.jit(step, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    server, flag = server_shardings(arguments[1], mesh), NamedSharding(mesh, PartitionSpec())
+    return jax.jit(step, out_shardings=(server, flag))
+
+
+def _server_finish(method, mesh, arguments):
+    """(key, server, Uploads or None) -> server: the method's ``server_finish``."""
+    return jax.jit(method.server_finish, out_shardings=server_shardings(arguments[1], mesh))

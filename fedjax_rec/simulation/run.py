@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -142,7 +141,7 @@ class Run:
             "spent": list(self.spent),
             "wall_seconds": self._wall_seconds(),
         }
-        server = jax.tree.map(np.asarray, state.server)
+        server = self.engine.server_state(state)
         clients = self.engine.client_states(state)
         checkpoint = Checkpoint(self.round, server, clients, record)
         distribution.lead(lambda: folder.checkpoints.save(checkpoint))
@@ -172,7 +171,8 @@ class Run:
                 f"{self.folder.path} is at round {latest} already: use --rounds {latest} or more"
             )
         shapes = self.engine.client_shapes()
-        found = checkpoints.load(latest, state.server, shapes, scratch=self.engine.scratch_folder)
+        server = self.engine.server_shapes(state)
+        found = checkpoints.load(latest, server, shapes, scratch=self.engine.scratch_folder)
         self.round = found.round
         self.history = found.record["history"]
         self.timings = found.record["timings"]
@@ -221,7 +221,7 @@ class Run:
             history=pd.DataFrame(self.history),
             summary=summary,
             timings=pd.DataFrame(self.timings),
-            server_state=jax.tree.map(np.asarray, state.server),
+            server_state=engine.server_state(state),
             out=self.folder.path if self.folder else None,
             fetch_client_states=lambda: decode(engine.client_states(state)),
         )

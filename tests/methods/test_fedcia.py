@@ -138,7 +138,7 @@ def test_a_padded_narrow_client_is_the_narrow_client(loss, optimizer) -> None:
     common = {"loss": loss, "optimizer": optimizer, "weight_decay": 0.01, "laplace": 0.0}
     wide, start, download, data = one_client(widths=(6, 4, 3), **common)
     narrow, _, shared, _ = one_client(dim=4, **common)
-    download = download._replace(per_client=download.per_client[2])
+    download = download._replace(per_client=download.per_client.rows[2])
     assert int(download.per_client) == 4  # client 2 of 6 with three widths
     client = start._replace(user={"embedding": start.user["embedding"] * 1.5})
     thin = narrow.init_client(jax.random.key(1), narrow.init(jax.random.key(0), small()), 4)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedjax_rec import uplink
 from fedjax_rec.data import Problem
-from fedjax_rec.methods import Broadcast, Info, Method, Traffic
+from fedjax_rec.methods import Broadcast, ByClient, Info, Method, Traffic
 from fedjax_rec.methods.contract import (
     identity_between_rounds,
     identity_receive,
@@ -30,7 +30,7 @@ class Config:
 
 class Server(NamedTuple):
     round: jax.Array  # [] int32, rounds done
-    table: jax.Array  # [K, 2] float32: row k is client k's own download
+    table: ByClient  # [K, 2] float32: row k is client k's own download
     mean: jax.Array  # [2] float32, of the last round's uploads, weighted by training items
 
 
@@ -45,7 +45,7 @@ def toy(config: Config = Config()) -> Method:
 
     def init(key: jax.Array, problem: Problem) -> Server:
         table = jnp.arange(2.0 * problem.num_clients).reshape(-1, 2)
-        return Server(jnp.int32(0), table, jnp.zeros(2))
+        return Server(jnp.int32(0), ByClient(table), jnp.zeros(2))
 
     def local_update(key: Any, client: Any, download: Broadcast, data: Any):
         row, done = download.per_client, download.shared
@@ -58,7 +58,8 @@ def toy(config: Config = Config()) -> Method:
         return client + row, upload, Info(broken(config.fails, row[0]))
 
     def server_step(key: Any, server: Server, reduced: Any) -> Server:
-        return Server(server.round + 1, server.table + 1, weighted_mean(reduced))
+        table = ByClient(server.table.rows + 1)
+        return Server(server.round + 1, table, weighted_mean(reduced))
 
     return Method(
         name="toy",
@@ -76,7 +77,7 @@ def toy(config: Config = Config()) -> Method:
         between_rounds=identity_between_rounds,
         scores=lambda client, shared, user: jnp.full(40, client[0]),
         traffic=lambda download, upload, sent: Traffic(
-            down=uplink.dense(download.per_client[0]), up=uplink.dense(upload)
+            down=uplink.dense(download.per_client), up=uplink.dense(upload)
         ),
         item_view=lambda server: {"round": np.asarray(server.round)},
     )
