@@ -51,13 +51,15 @@ def trained(request) -> Trained:
     # Groups of 7 of the 25 clients, the last one short: side by side, as on an accelerator.
     engine = _engine(method._replace(**counted))
     state = engine.initial_state()
-    run = Trained(engine, [engine.client_states(state)], [_host(state.server)], [], [], [])
+    run = Trained(
+        engine, [engine.client_states(state)], [_host(engine.server_state(state))], [], [], []
+    )
     for number in (1, 2, 3):
         state, outcome = engine.run_round(state, number, evaluate=True)
         run.outcomes.append(outcome)
         run.downloads.append(engine.evaluate(state, number))
         run.clients.append(engine.client_states(state))
-        run.servers.append(_host(state.server))
+        run.servers.append(_host(engine.server_state(state)))
         run.traces.append(Counter(calls))
     return run
 
@@ -134,7 +136,7 @@ def test_resume_is_bitwise(trained: Trained) -> None:
     state, outcome = engine.run_round(state, 3, evaluate=True)
     same = np.testing.assert_array_equal
     jax.tree.map(same, engine.client_states(state), trained.clients[3])
-    jax.tree.map(same, _host(state.server), trained.servers[3])
+    jax.tree.map(same, _host(engine.server_state(state)), trained.servers[3])
     jax.tree.map(same, outcome.ranks, trained.outcomes[2].ranks)
     assert outcome.train_loss == trained.outcomes[2].train_loss
     assert outcome.bytes == trained.outcomes[2].bytes

@@ -27,7 +27,7 @@ def run_engine(engine: Engine, rounds: int = 2) -> tuple[Any, tuple[Any, Any], l
     for number in range(1, rounds + 1):
         state, outcome = engine.run_round(state, number, evaluate=True)
         outcomes.append(outcome)
-    states = engine.client_states(state), jax.tree.map(np.array, state.server)
+    states = engine.client_states(state), engine.server_state(state)
     return state, states, outcomes
 
 
