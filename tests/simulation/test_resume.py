@@ -1,9 +1,12 @@
 """Runs that end before their time go on as if nothing had happened."""
 
+import json
 import os
+import random
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,11 +32,15 @@ def same(resumed: Path, uninterrupted: Path) -> None:
     assert summary(resumed) == summary(uninterrupted)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_run_killed_at_a_moment_resumes_bitwise(moment, uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("moment", "state"), list(zip(MOMENTS, ("host", "disk", "device", "disk"), strict=True))
+)
+def test_a_run_killed_at_a_moment_resumes_bitwise(
+    moment, state, uninterrupted, tmp_path, monkeypatch
+):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     out = tmp_path / "run"
-    arguments = (*RUN, *CHECKPOINTS, "--rounds", ROUNDS, "--out", out)
+    arguments = (*RUN, *CHECKPOINTS, "--state", state, "--rounds", ROUNDS, "--out", out)
     command = (sys.executable, "-m", "tests.cli.killed", moment)
     killed = start(*arguments, command=command)
     _, err = killed.communicate(timeout=300)
@@ -47,6 +54,56 @@ def test_a_run_killed_at_a_moment_resumes_bitwise(moment, uninterrupted, tmp_pat
     here(*arguments, "--resume")
     same(out, uninterrupted)
     assert not list(out.glob("checkpoints/*tmp*"))
+    assert not list(out.glob("state*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["host", "disk"])
+def test_a_run_killed_at_ten_random_moments_resumes_bitwise(state, tmp_path):
+    """Five starts killed at work, after a checkpoint of their own; five while they start."""
+    out, reference = tmp_path / "run", tmp_path / "reference"
+    arguments = (*RUN, *CHECKPOINTS, "--eval-every", 5, "--state", state, "--out", out, "--resume")
+    moments = random.Random(state)
+
+    def saved() -> int:
+        return max((int(p.name) for p in out.glob("checkpoints/*") if p.name.isdigit()), default=0)
+
+    for attempt in range(10):
+        before = saved()
+        running = start(*arguments, "--rounds", 100_000)
+        if attempt % 2:
+            poll(running, lambda before=before: saved() > before)
+            time.sleep(moments.uniform(0, 1))
+        else:
+            time.sleep(moments.uniform(0, 5))
+        running.kill()
+        _, err = running.communicate()
+        assert running.returncode == -signal.SIGKILL, err
+        assert saved() >= before
+
+    rounds = saved() + 7
+    here(*arguments, "--rounds", rounds)
+    here(*RUN, "--eval-every", 5, "--rounds", rounds, "--out", reference)
+    same(out, reference)
+    assert not list(out.glob("state*"))
+
+
+def test_a_clock_that_jumps_changes_nothing(uninterrupted, tmp_path, monkeypatch):
+    """Hours forwards and back at every look, and checkpoints that are older than the ones before:
+    durations are of a clock that does not jump, and the latest checkpoint is that of the latest
+    round."""
+    jumps, now = random.Random(0), time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jumps.uniform(-1e5, 1e5))
+    out = tmp_path / "run"
+    here(*RUN, *CHECKPOINTS, "--rounds", 7, "--out", out)
+    for path in out.glob("checkpoints/*"):
+        os.utime(path, (0, 1e9 - 1e6 * int(path.name)))
+    here(*RUN, *CHECKPOINTS, "--rounds", ROUNDS, "--out", out, "--resume")
+    same(out, uninterrupted)
+    told = json.loads((out / "summary.json").read_text())
+    seconds = {key: value for key, value in told.items() if key.endswith("seconds")}
+    assert seconds
+    assert all(0 <= value < 300 for value in seconds.values()), seconds
 
 
 def test_the_installed_command_killed_from_outside_resumes_bitwise(tmp_path):
