@@ -24,6 +24,7 @@ import rqfedrec_ablations
 import rqfedrec_quality
 import rqfedrec_search
 import similarity_budget
+import state_dtype
 import structure_speed
 
 import fedjax_rec
@@ -165,6 +166,20 @@ def test_client_sweep(tmp_path):
         ("pfedrec", 40),
         ("cgfedrec", 40),
     ]
+
+
+def test_state_dtype(tmp_path):
+    options = state_dtype.StateDtypeOptions(
+        toy=True, results=tmp_path, methods=("cgfedrec",), dtypes=("float32", "int8"), rounds=3
+    )
+    full, small = checked(state_dtype.run(options), tmp_path)
+    assert (full["dtype"], small["dtype"]) == ("float32", "int8")
+    # A byte a value and 4 a row, instead of 4 a value: d = 32; the head's bias stays.
+    assert 0.25 < small["state kB"] / full["state kB"] < 0.3
+    with pytest.raises(
+        harness.InputError, match="--dtypes float16: use some of float32, bfloat16, int8"
+    ):
+        state_dtype.StateDtypeOptions(dtypes=("float16",))
 
 
 def test_gpu(tmp_path):
