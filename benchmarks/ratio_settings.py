@@ -46,15 +46,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "warmup": 20,
     },
     "fedmf": _ADAM,
-    # FedCIA with no alignment steps: the same backbone, nothing shared. Optimizers and negatives
-    # are renewed every round, as the others' are.
-    "local-mf": {
-        **_ADAM,
-        "align_steps": 0,
-        "laplace": 0.0,
-        "keep_optimizer": False,
-        "resample_negatives": True,
-    },
+    "local-mf": _ADAM,
     "popularity": {},
 }
 """Method -> options on every federation."""
@@ -95,7 +87,7 @@ _FOUND_AT = 64  # d of the search behind the learning rates
 
 # At most, with --toy: what 60 items can take.
 _TOY = {"dim": 8, "codewords": 8, "levels": 2, "recode_every": 2, "warmup": 4}
-_FACTORIES = {"local-mf": "fedcia"}
+_FACTORIES = {"local-mf": "mf-local"}
 
 
 def build(

@@ -68,7 +68,7 @@ def run(options: QualityOptions) -> Table:
             )
     for line in ratio_runs.notes(options):
         table.note(line)
-    table.note("'local-mf' is FedCIA with no alignment steps: the same backbone, nothing shared.")
+    table.note("'local-mf' is the method mf-local: the same backbone, nothing shared.")
     return table
 
 

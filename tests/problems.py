@@ -8,16 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_rec.batches import ClientData
-from fedjax_rec.data import Problem, Protocol, Ragged, make_problem, synthetic
+from fedjax_rec.data import Problem, Protocol, Ragged, centralize, make_problem, synthetic
 from fedjax_rec.data.dataset import Dataset
+from fedjax_rec.methods import Method
 from fedjax_rec.simulation.layout import lay_out
 
-__all__ = ["client_data", "listed", "ragged", "small"]
+__all__ = ["client_data", "listed", "ragged", "small", "suited"]
 
 
 def small(users: int = 24, items: int = 40, **options: Any) -> Problem:
     """A synthetic federation that trains in milliseconds; ``options`` go to ``make_problem``."""
     return make_problem(synthetic(users=users, items=items, interactions_per_user=8), **options)
+
+
+def suited(method: Method, problem: Problem) -> Problem:
+    """A problem as the method gets it from ``simulate``."""
+    return centralize(problem) if method.centralized else problem
 
 
 def listed(

@@ -1,5 +1,6 @@
 """Interactions in: readers, known datasets, the synthetic one, splits, clients. Knows no jax."""
 
+from fedjax_rec.data.centralize import centralize
 from fedjax_rec.data.dataset import Dataset
 from fedjax_rec.data.known import KNOWN_DATASETS, KnownDataset
 from fedjax_rec.data.loading import cache_folder, load_dataset, locate
@@ -47,6 +48,7 @@ __all__ = [
     "MissingSemanticsWarning",
     # Making it ready.
     "make_problem",
+    "centralize",
     "inject_clicks",
     "forbidden_items",
     "leave_one_out",

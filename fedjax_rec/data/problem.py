@@ -37,6 +37,14 @@ class Ragged:
         """[users] int64, the length of each list."""
         return np.diff(self.starts)
 
+    def padded(self) -> np.ndarray:
+        """[users, longest] int32: the lists as rows, -1 beyond the end of each."""
+        lengths = self.lengths[:, None]
+        column = np.arange(lengths.max(initial=0))
+        out = np.full((len(self), len(column)), -1, np.int32)
+        out[column < lengths] = self.values
+        return out
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -16,6 +16,7 @@ from fedjax_rec.losses.contrastive import supervised_contrastive
 from fedjax_rec.losses.frobenius import masked_frobenius
 from fedjax_rec.losses.gram import gram_distance
 from fedjax_rec.losses.mse import elementwise_mse
+from fedjax_rec.losses.nuclear import nuclear_norm
 from fedjax_rec.losses.sampled import check_sample_size, draw_sample
 from fedjax_rec.losses.similarity import cosine_similarity
 from fedjax_rec.losses.structural import AlignmentTerm, ContrastTerm, structural_loss
@@ -34,6 +35,7 @@ __all__ = [
     "masked_frobenius",
     "mix",
     "normal_product",
+    "nuclear_norm",
     "reconstruct",
     "structural_loss",
     "sum_by_code",

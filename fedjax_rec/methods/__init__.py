@@ -10,6 +10,9 @@ from fedjax_rec.data.options import check_choice, did_you_mean
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods.alignfedrec import AlignFedRecConfig
 from fedjax_rec.methods.alignfedrec import alignfedrec as _alignfedrec
+from fedjax_rec.methods.central import MFCentralConfig, NCFCentralConfig
+from fedjax_rec.methods.central import mf_central as _mf_central
+from fedjax_rec.methods.central import ncf_central as _ncf_central
 from fedjax_rec.methods.cgfedrec import CGFedRecConfig
 from fedjax_rec.methods.cgfedrec import cgfedrec as _cgfedrec
 from fedjax_rec.methods.contract import (
@@ -27,8 +30,14 @@ from fedjax_rec.methods.fedcia_gf import FedCIAGFConfig
 from fedjax_rec.methods.fedcia_gf import fedcia_gf as _fedcia_gf
 from fedjax_rec.methods.fedmf import FedMFConfig
 from fedjax_rec.methods.fedmf import fedmf as _fedmf
+from fedjax_rec.methods.fedncf import FedNCFConfig
+from fedjax_rec.methods.fedncf import fedncf as _fedncf
+from fedjax_rec.methods.fedrap import FedRAPConfig
+from fedjax_rec.methods.fedrap import fedrap as _fedrap
 from fedjax_rec.methods.local import LocalConfig
 from fedjax_rec.methods.local import local as _local
+from fedjax_rec.methods.mf_local import MFLocalConfig
+from fedjax_rec.methods.mf_local import mf_local as _mf_local
 from fedjax_rec.methods.pfedrec import PFedRecConfig
 from fedjax_rec.methods.pfedrec import pfedrec as _pfedrec
 from fedjax_rec.methods.popularity import PopularityConfig
@@ -54,7 +63,12 @@ __all__ = [
     "fedcia",
     "fedcia_gf",
     "fedmf",
+    "fedncf",
+    "fedrap",
     "local",
+    "mf_central",
+    "mf_local",
+    "ncf_central",
     "pfedrec",
     "popularity",
     "rqfedrec",
@@ -118,5 +132,10 @@ fedcia = _register("fedcia", FedCIAConfig, _fedcia)
 fedcia_gf = _register("fedcia-gf", FedCIAGFConfig, _fedcia_gf)
 rqfedrec = _register("rqfedrec", RQFedRecConfig, _rqfedrec)
 fedmf = _register("fedmf", FedMFConfig, _fedmf)
+fedncf = _register("fedncf", FedNCFConfig, _fedncf)
+fedrap = _register("fedrap", FedRAPConfig, _fedrap)
 local = _register("local", LocalConfig, _local)
+mf_local = _register("mf-local", MFLocalConfig, _mf_local)
+mf_central = _register("mf-central", MFCentralConfig, _mf_central)
+ncf_central = _register("ncf-central", NCFCentralConfig, _ncf_central)
 popularity = _register("popularity", PopularityConfig, _popularity)

@@ -156,6 +156,7 @@ class Method(NamedTuple):
         gives none.
       diagnostics: S -> named figures of the server's state for the history, such as "modularity";
         None or NaN where one is not known. A method gives the same names every round.
+      centralized: whether one client holds all users' data: a reference, not a federation.
       default_rounds: rounds when the user names none.
       published_evaluation: the point at which the method's own release scores its clients.
     """
@@ -181,6 +182,7 @@ class Method(NamedTuple):
     server_finish: Callable[..., PyTree] | None = None
     epsilon: Callable[[PyTree, int], float | None] = no_epsilon
     diagnostics: Callable[[PyTree], dict[str, float | int | None]] = no_diagnostics
+    centralized: bool = False
     default_rounds: int = 100
     published_evaluation: EvaluateAt = "trained"
 

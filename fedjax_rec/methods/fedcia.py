@@ -24,7 +24,8 @@ from fedjax_rec.methods.contract import (
 )
 from fedjax_rec.methods.gram_alignment import Eigenbasis, GramMatrix, align
 from fedjax_rec.methods.gram_sum import GramSum, gram_sum, mean_gram
-from fedjax_rec.methods.mf_training import Memory, MFTraining, initial_memory, train_mf
+from fedjax_rec.methods.memory import Memory, initial_memory
+from fedjax_rec.methods.mf_training import MFTraining, train_mf
 from fedjax_rec.models import MF, score
 from fedjax_rec.server import add_mean_laplace, eigenbasis
 

@@ -20,13 +20,8 @@ from fedjax_rec.methods.contract import (
     identity_between_rounds,
     identity_receive,
 )
-from fedjax_rec.methods.mf_training import (
-    Memory,
-    MFTraining,
-    initial_memory,
-    negatives_key,
-    train_mf,
-)
+from fedjax_rec.methods.memory import Memory, initial_memory, negatives_key
+from fedjax_rec.methods.mf_training import MFTraining, train_mf
 from fedjax_rec.methods.shared_items import ItemUpload, own_scores, shared_items
 from fedjax_rec.models import MF, score
 

@@ -32,6 +32,7 @@ from fedjax_rec.models import LinearHead, score
 
 __all__ = [
     "LocalTraining",
+    "Objective",
     "Optimizers",
     "Trained",
     "Uplink",

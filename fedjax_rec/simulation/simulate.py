@@ -11,7 +11,7 @@ from typing import Literal
 
 import jax
 
-from fedjax_rec.data import Dataset, Problem, Protocol, SplitName, make_problem
+from fedjax_rec.data import Dataset, Problem, Protocol, SplitName, centralize, make_problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.simulation import distribution
@@ -63,7 +63,8 @@ def simulate(
     can read: a resumed run may have another number of processes.
 
     Args:
-      method: what to train, such as ``fedjax_rec.methods.cgfedrec(clusters=60)``.
+      method: what to train, such as ``fedjax_rec.methods.cgfedrec(clusters=60)``. A centralized
+        reference makes one client of all users, however they are grouped.
       data: a dataset, prepared here with ``split``, ``protocol``, ``clients``, ``client_limit``
         and ``seed``; or a problem, which has all that.
       rounds: communication rounds; None: the method's default.
@@ -139,6 +140,8 @@ def simulate(
             seed=seed,
         )
     assert isinstance(problem, Problem)
+    if method.centralized:
+        problem = centralize(problem)
     if evaluate_at is None:
         leak_free = problem.protocol == "leak-free"
         evaluate_at = "download" if leak_free else method.published_evaluation

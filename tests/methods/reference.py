@@ -23,8 +23,13 @@ class Samples(NamedTuple):
     labels: np.ndarray
 
 
-def batches_of(key: jax.Array, data: ClientData, num_items: int, options: Any) -> list[Samples]:
-    """The batches that a client's round with this key is made of."""
+def batches_of(
+    key: jax.Array, data: ClientData, num_items: int, options: Any, samples: Any = None
+) -> list[Samples]:
+    """The batches that a client's round with this key is made of.
+
+    ``samples``, a ``batches.Samples``, are those to shuffle; None: drawn with the key.
+    """
     count, rows = _recorded(
         key,
         data,
@@ -32,6 +37,7 @@ def batches_of(key: jax.Array, data: ClientData, num_items: int, options: Any) -
         negatives=options.negatives,
         batch_size=options.batch_size,
         epochs=options.local_epochs,
+        samples=samples,
     )
     kept = [row[:, row[3] == 1] for row in np.asarray(rows)[: int(count)]]
     return [Samples(*row[:3]) for row in kept if row.shape[1]]

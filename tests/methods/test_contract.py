@@ -11,25 +11,32 @@ import pytest
 
 from fedjax_rec import methods
 from fedjax_rec.methods import Broadcast, Method
+from fedjax_rec.simulation import clients
 from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine, Outcome
-from tests.problems import client_data, small
+from tests.problems import client_data, small, suited
 
 # Those of its options that a method has, so that it trains in milliseconds.
 OPTIONS = {
     **{"dim": 4, "batch_size": 16, "negatives": 2, "clusters": 5, "item_lr_scale": 0.05},
     **{"codewords": 6, "levels": 2, "recode_every": 2, "warmup": 4, "fit_steps": 3},
     "align_steps": 5,  # a hundred multiply the last bits of a sum by more than tests allow
+    "layers": (6, 4),
+}
+OWN = {
+    "fedrap": {"item_lr": 5.0, "local_epochs": 3},  # its rates are for batches of thousands
+    "mf-central": {"batch_size": 64},  # all clients' batches are one's
+    "ncf-central": {"batch_size": 64},
 }
 TRACED = ("receive", "local_update", "retain", "reduce", "server_step", "scores")
-KEEPS_TO_ITSELF = ("local",)
+KEEPS_TO_ITSELF = ("local", "mf-local", "mf-central", "ncf-central")
 
 
 def tiny(name: str, **options: Any) -> Method:
     """A registered method at toy size."""
     known = {field.name for field in dataclasses.fields(methods.REGISTRY[name].config)}
     fitting = {key: value for key, value in OPTIONS.items() if key in known}
-    return methods.build(name, **{**fitting, **options})
+    return methods.build(name, **{**fitting, **OWN.get(name, {}), **options})
 
 
 class Trained(NamedTuple):
@@ -65,7 +72,8 @@ def trained(request) -> Trained:
 
 
 def _engine(method):
-    return Engine(method, small(25), client_mesh(1), chunk=7, evaluate_at="trained")
+    problem = suited(method, small(25))
+    return Engine(method, problem, client_mesh(1), chunk=7, evaluate_at="trained")
 
 
 def _counted(calls, name, function):
@@ -152,12 +160,14 @@ def test_item_view_is_for_people(trained: Trained) -> None:
 @pytest.mark.parametrize("name", methods.REGISTRY)
 def test_padding_is_safe(name) -> None:
     """Longer company changes no bit; a client without data keeps its state and its loss is 0."""
-    method, problem = tiny(name), small(clients=5)
+    method = tiny(name)
+    problem = suited(method, small(clients=5))
     server = method.init(jax.random.key(0), problem)
     users = int(problem.users_per_client.max())
     client = method.init_client(jax.random.key(1), server, users)
-    download = method.broadcast(server)
-    data = client_data(problem, 1)._replace(longest=client_data(problem, 1).positives)
+    download = clients.own_broadcast(method.broadcast(server), 0)
+    data = client_data(problem, problem.num_clients - 1)
+    data = data._replace(longest=data.positives)
 
     @jax.jit
     def round_of(client, download: Broadcast, data):

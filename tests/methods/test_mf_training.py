@@ -9,7 +9,8 @@ import pytest
 from fedjax_rec import methods
 from fedjax_rec.batches import draw_samples
 from fedjax_rec.methods.fedmf import FedMFConfig
-from fedjax_rec.methods.mf_training import Memory, initial_memory, train_mf
+from fedjax_rec.methods.memory import Memory, initial_memory
+from fedjax_rec.methods.mf_training import train_mf
 from tests.methods import reference
 from tests.problems import client_data, small
 

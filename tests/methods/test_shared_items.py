@@ -34,6 +34,7 @@ def two_rounds(method, problem):
         ("pfedrec", {}, None),
         ("fedmf", {"optimizer": "adam", "lr": 0.01, "item_lr": 0.01}, 4),
         ("fedmf", {"resample_negatives": False, "local_epochs": 2}, None),
+        ("fedncf", {"layers": (6, 4), "lr": 0.01, "item_lr": 0.01}, 4),
     ],
 )
 def test_touched_rows_and_whole_tables_give_the_same_rounds(name, options, clients) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedjax_rec.methods.local_training import initial_head
-from fedjax_rec.models import MF, LinearHead, score
+from fedjax_rec.models import MF, NCF, LinearHead, score, user_side_and_network
 from tests.problems import small
 
 USERS, DIM = 3, 5
@@ -26,6 +26,17 @@ def _expected(model, parameters, user, items):
     return items @ parameters["embedding"][user]
 
 
+def _ncf(parameters, user, items):
+    """He et al., equation 12, with everything that it puts side by side put side by side."""
+    gmf, mlp = np.split(items, 2, axis=1)
+    hidden = np.hstack([np.tile(parameters["user_mlp"][user], (len(items), 1)), mlp])
+    for name in ("layer_0", "layer_1", "layer_2"):
+        layer = parameters[name]
+        hidden = np.maximum(hidden @ layer[:, :-1].T + layer[:, -1], 0)
+    fused = np.hstack([parameters["user_gmf"][user] * gmf, hidden])
+    return fused @ parameters["output"][0, :-1] + parameters["output"][0, -1]
+
+
 @pytest.mark.parametrize("model", [LinearHead(USERS), MF(USERS)])
 def test_scalar_and_vector_users_agree_with_numpy(model) -> None:
     parameters = _parameters(model)
@@ -38,6 +49,39 @@ def test_scalar_and_vector_users_agree_with_numpy(model) -> None:
     assert mixed.shape == (len(ITEMS),)
     expected = [by_user[user][row] for row, user in enumerate(users)]
     np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ncf_agrees_with_numpy_for_one_user_and_for_many() -> None:
+    items = np.random.default_rng(2).normal(size=(7, 6)).astype(np.float32)
+    model = NCF(USERS, layers=(5, 4, 2))
+    start = model.init(jax.random.key(0), jnp.int32(0), items[:1])["params"]
+    rng = np.random.default_rng(1)
+    parameters = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), start)
+    wide = items.astype(np.float64)
+    by_user = [_ncf(parameters, user, wide) for user in range(USERS)]
+    for user in range(USERS):
+        found = score(model, parameters, jnp.int32(user), items)
+        np.testing.assert_allclose(found, by_user[user], rtol=1e-5, atol=1e-5)
+    users = np.array([2, 0, 0, 1, 2, 1, 0])
+    expected = [by_user[user][row] for row, user in enumerate(users)]
+    np.testing.assert_allclose(score(model, parameters, users, items), expected, rtol=1e-5)
+
+    user_side, network = user_side_and_network(parameters)
+    assert {name: x.shape for name, x in user_side.items()} == {
+        "user_gmf": (USERS, 3),
+        "user_mlp": (USERS, 3),
+    }
+    shapes = {"layer_0": (5, 7), "layer_1": (4, 6), "layer_2": (2, 5), "output": (1, 6)}
+    assert {name: x.shape for name, x in network.items()} == shapes
+
+
+def test_the_network_starts_by_glorot_with_biases_of_0() -> None:
+    start = NCF(1, layers=(40, 30)).init(jax.random.key(6), jnp.int32(0), jnp.zeros((1, 40)))
+    layer = np.asarray(start["params"]["layer_1"])
+    assert (layer[:, -1] == 0).all()
+    bound = (6 / (40 + 30)) ** 0.5
+    assert 0.95 * bound < np.abs(layer[:, :-1]).max() <= bound
+    assert layer[:, :-1].std() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
 def test_heads_all_start_from_one_draw() -> None:

@@ -10,6 +10,7 @@ from fedjax_rec.data import Problem
 from fedjax_rec.methods import Method
 from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine, Outcome
+from tests.problems import suited
 
 __all__ = ["USERS", "assert_bitwise", "assert_same_run", "make_engine", "run_engine"]
 
@@ -18,6 +19,7 @@ USERS = 25  # an odd number: two devices leave a row unused, groups of 7 fall sh
 
 def make_engine(method: Method, problem: Problem, devices: int = 1, **options: Any) -> Engine:
     """Ranking is part of training unless a test asks otherwise: a program less to compile."""
+    problem = suited(method, problem)
     return Engine(method, problem, client_mesh(devices), **{"evaluate_at": "trained", **options})
 
 

@@ -36,8 +36,9 @@ def test_sharded_is_one_by_one(one_by_one, two_devices) -> None:
 def test_the_loop_without_jit_is_one_by_one(one_by_one) -> None:
     """The first round, on few clients: Python runs every line, for each batch of each client."""
     method, _ = one_by_one
+    cohort = 1 if method.centralized else 2
     looped, jitted = (
-        run_engine(make_engine(method, small(USERS), cohort=2, **plan), rounds=1)
+        run_engine(make_engine(method, small(USERS), cohort=cohort, **plan), rounds=1)
         for plan in ({"debug": True}, {"chunk": 1})
     )
     assert_same_run(looped, jitted)
