@@ -38,8 +38,11 @@ from fedjax_rec.methods.local import LocalConfig
 from fedjax_rec.methods.local import local as _local
 from fedjax_rec.methods.mf_local import MFLocalConfig
 from fedjax_rec.methods.mf_local import mf_local as _mf_local
+from fedjax_rec.methods.mlcgfedrec import MLCGFedRecConfig
+from fedjax_rec.methods.mlcgfedrec import mlcgfedrec as _mlcgfedrec
 from fedjax_rec.methods.pfedrec import PFedRecConfig
 from fedjax_rec.methods.pfedrec import pfedrec as _pfedrec
+from fedjax_rec.methods.plugins import load_plugins
 from fedjax_rec.methods.popularity import PopularityConfig
 from fedjax_rec.methods.popularity import popularity as _popularity
 from fedjax_rec.methods.presets import PRESETS, preset_options
@@ -65,12 +68,15 @@ __all__ = [
     "fedmf",
     "fedncf",
     "fedrap",
+    "load_plugins",
     "local",
     "mf_central",
     "mf_local",
+    "mlcgfedrec",
     "ncf_central",
     "pfedrec",
     "popularity",
+    "register",
     "rqfedrec",
 ]
 
@@ -101,6 +107,8 @@ def build(name: str, *, preset: str | None = None, **options: Any) -> Method:
       >>> build("cgfedrec", clusters=20).config.clusters
       20
     """
+    if name not in REGISTRY:
+        load_plugins()
     check_choice("method", name, REGISTRY)
     entry = REGISTRY[name]
     known = [field.name for field in dataclasses.fields(entry.config)]
@@ -113,8 +121,22 @@ def build(name: str, *, preset: str | None = None, **options: Any) -> Method:
     return entry.factory(entry.config(**{**preset_options(name, preset), **options}))
 
 
-def _register(name: str, config: type, factory: Callable[[Any], Method]) -> Callable[..., Method]:
-    """Lists a method and returns ``build`` for it alone, documented."""
+def register(name: str, config: type, factory: Callable[[Any], Method]) -> Callable[..., Method]:
+    """Lists a method, so that the command line and ``build`` know it.
+
+    Args:
+      name: as people will type it; one that is not taken.
+      config: the frozen dataclass of its options. The "Attributes" of its docstring are their help.
+      factory: one of ``config`` -> the method.
+
+    Returns:
+      ``build`` for this method alone, documented.
+
+    Raises:
+      InputError: the name is taken.
+    """
+    if name in REGISTRY:
+        raise InputError(f"there is a method {name!r} already: register another name")
     REGISTRY[name] = Entry(config, factory)
 
     def make(*, preset: str | None = None, **options: Any) -> Method:
@@ -125,17 +147,18 @@ def _register(name: str, config: type, factory: Callable[[Any], Method]) -> Call
     return make
 
 
-alignfedrec = _register("alignfedrec", AlignFedRecConfig, _alignfedrec)
-cgfedrec = _register("cgfedrec", CGFedRecConfig, _cgfedrec)
-pfedrec = _register("pfedrec", PFedRecConfig, _pfedrec)
-fedcia = _register("fedcia", FedCIAConfig, _fedcia)
-fedcia_gf = _register("fedcia-gf", FedCIAGFConfig, _fedcia_gf)
-rqfedrec = _register("rqfedrec", RQFedRecConfig, _rqfedrec)
-fedmf = _register("fedmf", FedMFConfig, _fedmf)
-fedncf = _register("fedncf", FedNCFConfig, _fedncf)
-fedrap = _register("fedrap", FedRAPConfig, _fedrap)
-local = _register("local", LocalConfig, _local)
-mf_local = _register("mf-local", MFLocalConfig, _mf_local)
-mf_central = _register("mf-central", MFCentralConfig, _mf_central)
-ncf_central = _register("ncf-central", NCFCentralConfig, _ncf_central)
-popularity = _register("popularity", PopularityConfig, _popularity)
+alignfedrec = register("alignfedrec", AlignFedRecConfig, _alignfedrec)
+cgfedrec = register("cgfedrec", CGFedRecConfig, _cgfedrec)
+mlcgfedrec = register("mlcgfedrec", MLCGFedRecConfig, _mlcgfedrec)
+pfedrec = register("pfedrec", PFedRecConfig, _pfedrec)
+fedcia = register("fedcia", FedCIAConfig, _fedcia)
+fedcia_gf = register("fedcia-gf", FedCIAGFConfig, _fedcia_gf)
+rqfedrec = register("rqfedrec", RQFedRecConfig, _rqfedrec)
+fedmf = register("fedmf", FedMFConfig, _fedmf)
+fedncf = register("fedncf", FedNCFConfig, _fedncf)
+fedrap = register("fedrap", FedRAPConfig, _fedrap)
+local = register("local", LocalConfig, _local)
+mf_local = register("mf-local", MFLocalConfig, _mf_local)
+mf_central = register("mf-central", MFCentralConfig, _mf_central)
+ncf_central = register("ncf-central", NCFCentralConfig, _ncf_central)
+popularity = register("popularity", PopularityConfig, _popularity)

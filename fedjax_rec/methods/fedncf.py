@@ -37,7 +37,7 @@ class FedNCFConfig(NCFTraining, ItemUpload):
 
     Attributes:
       upload: "table": all m item rows, as in the paper. "rows": the changes of the rows that the
-        client trained, and these items' ids (see ``ItemUpload``). The network travels whole.
+        client trained, and these items' ids (as for FedMF). The network travels whole.
     """
 
     optimizer: Literal["sgd", "adam"] = "adam"

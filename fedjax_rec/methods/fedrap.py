@@ -44,7 +44,7 @@ class FedRAPConfig(LocalTraining, Uplink):
       apart_weight: λ, of −MSE(D, C), which pushes the two tables apart.
       sparse_weight: μ, of the penalty on C.
       ramp: how λ and μ grow with the rounds: tanh, sin, frac or square; fixed: not at all, which
-        is what the release does, whatever it is told (see ``fedrap``).
+        is what the release does, whatever it is told.
       penalty: l1: mean |C|. l2: mean C². nuclear: sum of the batch's singular values.
       step_decay: factor on all rates after each step of a round.
       round_decay: factor on all rates after each round.

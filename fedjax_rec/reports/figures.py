@@ -28,7 +28,7 @@ from fedjax_rec.reports.plots import (
 from fedjax_rec.reports.runs import Run, display_names
 from fedjax_rec.reports.theme import DARK, LIGHT, Theme
 
-__all__ = ["Picture", "report_figures"]
+__all__ = ["Picture", "make_picture", "report_figures"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def report_figures(runs: Sequence[Run]) -> list[Picture]:
     for rank in scored:
         candidates = "99 other items" if rank == "uni99" else "all items"
         pictures.append(
-            _picture(
+            make_picture(
                 f"rounds-{rank}",
                 f"Scores over rounds, against {candidates}",
                 "Test scores. The dot is the round that validation chose; its scores are those "
@@ -73,7 +73,7 @@ def report_figures(runs: Sequence[Run]) -> list[Picture]:
         silent = [n for run, n in zip(runs, display_names(runs), strict=True) if _silent(run)]
         across = f" A dashed line across: nothing moves that way ({', '.join(silent)})."
         pictures.append(
-            _picture(
+            make_picture(
                 f"bytes-{scored[0]}",
                 "Scores over bytes",
                 "The same test scores over what all clients together have sent (left) and "
@@ -85,7 +85,7 @@ def report_figures(runs: Sequence[Run]) -> list[Picture]:
     timed = [run for run in runs if run.total("wall_seconds")]
     if timed:
         pictures.append(
-            _picture(
+            make_picture(
                 "time",
                 "Where the time went",
                 "Compiling happens once; device is local training and aggregation, host is the "
@@ -95,7 +95,7 @@ def report_figures(runs: Sequence[Run]) -> list[Picture]:
         )
     if columns := community_panels(runs):
         pictures.append(
-            _picture(
+            make_picture(
                 "communities",
                 "Communities over rounds",
                 _community_caption(columns),
@@ -129,7 +129,7 @@ def _cluster_pictures(run: Run, name: str, index: int) -> list[Picture]:
     pictures = []
     if len(cluster_history(run)[0]):
         pictures.append(
-            _picture(
+            make_picture(
                 f"clusters-{index}",
                 f"Cluster sizes: {name}",
                 "The effective number is exp(entropy of the shares): it equals the number of "
@@ -159,7 +159,7 @@ def _cluster_pictures(run: Run, name: str, index: int) -> list[Picture]:
                 f"{mutual:.2f} (0: none, 1: all)."
             )
         pictures.append(
-            _picture(
+            make_picture(
                 f"items-{index}",
                 f"Map of the items: {name}",
                 caption,
@@ -169,7 +169,13 @@ def _cluster_pictures(run: Run, name: str, index: int) -> list[Picture]:
     return pictures
 
 
-def _picture(name: str, title: str, caption: str, draw: Callable[[Theme], Figure]) -> Picture:
+def make_picture(name: str, title: str, caption: str, draw: Callable[[Theme], Figure]) -> Picture:
+    """Draws a figure in both themes.
+
+    Args:
+      name, title, caption: as of `Picture`.
+      draw: makes it in the colours of a theme.
+    """
     return Picture(name, title, caption, _png(draw(LIGHT)), _png(draw(DARK)))
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from fedjax_rec.errors import InputError
 from fedjax_rec.reports.clusters import cluster_examples
 from fedjax_rec.reports.figures import report_figures
+from fedjax_rec.reports.page import embedded, render, write_with_pictures
 from fedjax_rec.reports.runs import Run, display_names, load_run
 from fedjax_rec.reports.tables import comparison_cells, comparison_footnotes
 from fedjax_rec.reports.words import (
@@ -57,7 +53,8 @@ def write_report(run_dirs: Iterable[str | Path], out: str | Path) -> Path:
     if target.is_dir() or not target.suffix:
         target = target / "report.html"
     pictures = report_figures(runs)
-    page = _render(
+    page = render(
+        "report.html.j2",
         runs=[_details(run, name) for run, name in zip(runs, display_names(runs), strict=True)],
         headline=headline(runs),
         settings=setting_text(runs),
@@ -67,26 +64,9 @@ def write_report(run_dirs: Iterable[str | Path], out: str | Path) -> Path:
         columns=comparison_cells(runs),
         footnotes=comparison_footnotes(runs),
         data_notes=_data_notes(runs),
-        pictures=[
-            {
-                "title": picture.title,
-                "caption": picture.caption,
-                "light": _data_uri(picture.light),
-                "dark": _data_uri(picture.dark),
-            }
-            for picture in pictures
-        ],
+        pictures=embedded(pictures),
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for picture in pictures:
-            _write_atomically(target.with_name(f"{target.stem}-{picture.name}.png"), picture.light)
-        _write_atomically(target, page.encode("utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{target}: the report cannot be written ({error.strerror or error}); "
-            "choose another place or make room"
-        ) from None
+    write_with_pictures(target, page, pictures)
     return target
 
 
@@ -101,16 +81,6 @@ class _Details:
     notes: list[str]
     command: str | None
     clusters: list[tuple[int, int, list[str]]]
-
-
-def _render(**context: Any) -> str:
-    template = files("fedjax_rec.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
-    # Labels and titles come from users and datasets: everything is escaped, and a missing
-    # variable is an error instead of an empty place on the page.
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(template).render(**context)
 
 
 def _details(run: Run, name: str) -> _Details:
@@ -174,17 +144,3 @@ def _data_notes(runs: Sequence[Run]) -> list[str]:
         for note in run.config.get("data", {}).get("notes", []):
             notes[f"{run.dataset}: {note}" if several else str(note)] = None
     return list(notes)
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _write_atomically(file: Path, content: bytes) -> None:
-    # In the same folder, or the replacement would not be atomic.
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -353,8 +353,8 @@ def _legend(figure: Figure, shown: Sequence[Run], runs: Sequence[Run], theme: Th
 def place_legend(figure: Figure, handles: Sequence[Line2D] | Sequence[Patch], theme: Theme) -> None:
     """The key of a figure above its panels, in as many columns as its names leave room for."""
     names = [str(handle.get_label()) for handle in handles]
-    # About 88 characters fit the width, of which each key and its gaps take 6.
-    widths = [len(name) + 6 for name in names]
+    # About 88 characters fit the width, of which each key and its gaps take 8.
+    widths = [len(name) + 8 for name in names]
     columns = len(names) if sum(widths) <= 88 else max(1, 88 // max(widths))
     legend = figure.legend(
         handles=list(handles),

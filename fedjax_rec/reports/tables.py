@@ -21,6 +21,7 @@ __all__ = [
     "comparison_frame",
     "comparison_cells",
     "comparison_footnotes",
+    "ordered_metrics",
     "Column",
 ]
 
@@ -198,6 +199,11 @@ def comparison_cells(runs: Sequence[Run]) -> list[Column]:
     return columns
 
 
+def ordered_metrics(split: str) -> list[str]:
+    """The metrics for the eye under a split, "loo" or "ratio", in the order of tables."""
+    return _applying(split, _METRIC_ORDER)
+
+
 def comparison_footnotes(runs: Sequence[Run]) -> list[str]:
     """What a reader must know to read the comparison, one sentence or two a line."""
     lines = [
@@ -225,9 +231,12 @@ def comparison_footnotes(runs: Sequence[Run]) -> list[str]:
 def _metrics(runs: Sequence[Run], order: Sequence[str]) -> list[str]:
     """The metrics that some run has: recall and its like say more than HR only with several
     held-out items."""
-    ratio = any(run.split == "ratio" for run in runs)
-    wanted = [m for m in order if ratio or m.startswith(("hr", "ndcg"))]
+    wanted = _applying("ratio" if any(run.split == "ratio" for run in runs) else "loo", order)
     return [metric for metric in wanted if any(metric in run.test for run in runs)]
+
+
+def _applying(split: str, order: Sequence[str]) -> list[str]:
+    return [m for m in order if split == "ratio" or m.startswith(("hr", "ndcg"))]
 
 
 def _best(

@@ -2,6 +2,7 @@
 
 from fedjax_rec.server.clustering import kmeans
 from fedjax_rec.server.communities import EmptyGraphWarning, communities, modularity
+from fedjax_rec.server.coordinates import principal_coordinates, quantize_columns
 from fedjax_rec.server.laplace_mean import add_mean_laplace
 from fedjax_rec.server.quantize import (
     UnusedCodewordsWarning,
@@ -29,6 +30,8 @@ __all__ = [
     "kmeans",
     "leading_eigenvectors",
     "modularity",
+    "principal_coordinates",
+    "quantize_columns",
     "reconstruct",
     "residual_kmeans",
     "residual_means",

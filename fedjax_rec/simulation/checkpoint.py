@@ -1,9 +1,9 @@
 """Checkpoints: the one commit point of a run. Everything that a resumed run needs, atomically.
 
 A checkpoint holds the server's and all clients' states, the round, the history of metrics, the
-byte totals and the configuration. Random numbers need no state: they derive from (seed, round).
-Orbax writes each into a temporary folder and renames it, so a run killed at any moment finds its
-last complete checkpoint.
+ranks of the best round so far, the byte totals and the configuration. Random numbers need no
+state: they derive from (seed, round). Orbax writes each into a temporary folder and renames it, so
+a run killed at any moment finds its last complete checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import contextlib
 import errno
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +27,8 @@ from fedjax_rec.simulation.checkpoint_files import RestoreFiles, SaveFiles
 
 __all__ = ["Checkpoint", "Checkpoints", "differences"]
 
+_RANKS = "ranks-"  # before the names of their arrays
+
 
 class Checkpoint(NamedTuple):
     """What is saved.
@@ -34,12 +38,15 @@ class Checkpoint(NamedTuple):
       server: the server's state, NumPy arrays.
       clients: all clients' states by client id, NumPy arrays [num_clients, …].
       record: JSON-able: {"config", "history", "timings", "uplink", "downlink", …}.
+      ranks: by name, those of the best round so far, which may lie before ``round``; empty where
+        nothing was evaluated yet.
     """
 
     round: int
     server: Any
     clients: Any
     record: dict[str, Any]
+    ranks: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Checkpoints:
@@ -72,6 +79,7 @@ class Checkpoints:
         """
         named = _named(checkpoint.server, checkpoint.clients)
         leaves = {name: np.asarray(leaf) for name, leaf in named.items()}
+        leaves |= {f"{_RANKS}{name}": array for name, array in checkpoint.ranks.items()}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished()  # what a killed run left
@@ -132,7 +140,13 @@ class Checkpoints:
                 structure, [arrays[f"{prefix}{i}"] for i in range(len(leaves))]
             )
 
-        return Checkpoint(round_, fill("server", server), fill("clients", clients), record)
+        # Copies: what lies in the scratch folder goes with it.
+        ranks = {
+            name.removeprefix(_RANKS): np.array(array)
+            for name, array in arrays.items()
+            if name.startswith(_RANKS)
+        }
+        return Checkpoint(round_, fill("server", server), fill("clients", clients), record, ranks)
 
     def _restore(self, round_, args):
         with self._manager() as manager:

@@ -20,11 +20,13 @@ class RoundBytes(NamedTuple):
     Attributes:
       up_total, down_total: exact sums over the participants.
       clients: number of participants.
+      down_values: numbers in the largest download, labels and indices among them.
     """
 
     up_total: int
     down_total: int
     clients: int
+    down_values: int = 0
 
     @property
     def up(self) -> int:
@@ -70,22 +72,29 @@ def round_bytes(
     """
     leaves, structure = jax.tree.flatten(sent)
     if not leaves:
-        up, down = _one_client(method, broadcast, upload, sent)
-        return RoundBytes(up * clients, down * clients, clients)
+        up, down, values = _one_client(method, broadcast, upload, sent)
+        return RoundBytes(up * clients, down * clients, clients, values)
     distinct, times = np.unique(np.stack(leaves, axis=1), axis=0, return_counts=True)
-    up_total = down_total = 0
+    up_total = down_total = most = 0
     for counts, many in zip(distinct.tolist(), times.tolist(), strict=True):
-        up, down = _one_client(method, broadcast, upload, jax.tree.unflatten(structure, counts))
+        counted = jax.tree.unflatten(structure, counts)
+        up, down, values = _one_client(method, broadcast, upload, counted)
         up_total += up * many
         down_total += down * many
-    return RoundBytes(up_total, down_total, clients)
+        most = max(most, values)
+    return RoundBytes(up_total, down_total, clients, most)
 
 
 def _one_client(method, broadcast, upload, sent):
     traffic = method.traffic(broadcast, upload, sent)
-    return _bytes(method.uplink.wire(traffic.up)), _bytes(traffic.down)
+    down = _formats(traffic.down)
+    values = sum(leaf.values for leaf in down)
+    return _bytes(_formats(method.uplink.wire(traffic.up))), _bytes(down), values
+
+
+def _formats(tree):
+    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, WireFormat))
 
 
 def _bytes(formats):
-    leaves = jax.tree.leaves(formats, is_leaf=lambda x: isinstance(x, WireFormat))
-    return sum(leaf.bytes for leaf in leaves)
+    return sum(leaf.bytes for leaf in formats)

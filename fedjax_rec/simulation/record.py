@@ -7,9 +7,7 @@ import resource
 import sys
 from typing import Any
 
-import numpy as np
-
-from fedjax_rec.data import Problem, Ragged
+from fedjax_rec.data import Problem
 from fedjax_rec.evaluation import (
     f1,
     hit_ratio,
@@ -26,7 +24,7 @@ from fedjax_rec.simulation.engine import Outcome
 from fedjax_rec.simulation.ledger import Ledger
 from fedjax_rec.simulation.seconds import Seconds
 
-__all__ = ["json_number", "metric_rows", "selection_metric", "summarize"]
+__all__ = ["json_number", "metric_rows", "selection_metric", "selection_value", "summarize"]
 
 _SAMPLED = {"hr": hit_ratio, "ndcg": ndcg}
 _FULL = {
@@ -44,6 +42,12 @@ _SPLITS = {"val": "validation", "test": "test"}
 def selection_metric(problem: Problem) -> str:
     """The validation metric that names the best round."""
     return f"hr@{TOP_K}/uni99" if problem.split == "loo" else f"recall@{TOP_K}/full"
+
+
+def selection_value(row: dict[str, Any], problem: Problem) -> float:
+    """By what a validation row is chosen as the best; -inf where its metric is not known."""
+    value = row[selection_metric(problem)]
+    return -math.inf if value is None else value
 
 
 def metric_rows(
@@ -110,7 +114,7 @@ def summarize(
     metric = selection_metric(problem)
     validation = {row["round"]: row for row in history if row["split"] == "val"}
     test = {row["round"]: row for row in history if row["split"] == "test"}
-    best = max(validation, key=lambda r: (_value(validation[r][metric]), -r))
+    best = max(validation, key=lambda r: (selection_value(validation[r], problem), -r))
     last = max(test)
 
     def metrics(row):
@@ -154,22 +158,9 @@ def _metrics(ranks, problem, split):
         out |= means(_SAMPLED, ranks[f"{split}_sampled"], TOP_K, ranking="uni99")
     out |= means(_FULL, ranks[f"{split}_full"], TOP_K, ranking="full")
     if f"{split}_top" in ranks:
-        held_out = _padded(getattr(problem, split))
+        held_out = getattr(problem, split).padded()
         out |= means(_PUBLISHED, ranks[f"{split}_top"], held_out, ranking="full-published")
     return out
-
-
-def _padded(lists: Ragged):
-    """[users, longest] int32, -1 beyond the end of a list."""
-    lengths = lists.lengths[:, None]
-    column = np.arange(lengths.max(initial=0))
-    out = np.full((len(lists), len(column)), -1, np.int32)
-    out[column < lengths] = lists.values
-    return out
-
-
-def _value(metric):
-    return -np.inf if metric is None else metric
 
 
 def _peak_rss():

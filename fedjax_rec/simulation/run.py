@@ -6,10 +6,11 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -22,7 +23,8 @@ from fedjax_rec.simulation.engine import Engine, State
 from fedjax_rec.simulation.folder import RunFolder
 from fedjax_rec.simulation.ledger import Ledger
 from fedjax_rec.simulation.progress import Progress
-from fedjax_rec.simulation.record import json_number, metric_rows, summarize
+from fedjax_rec.simulation.ranks_file import RANKS_FILE, rank_arrays
+from fedjax_rec.simulation.record import json_number, metric_rows, selection_value, summarize
 from fedjax_rec.simulation.result import Result
 from fedjax_rec.simulation.seconds import Seconds
 from fedjax_rec.simulation.storage import decode
@@ -67,8 +69,11 @@ class Run:
         self.timings: list[dict[str, Any]] = []
         self.warnings: list[str] = []  # what rounds warned of, each text once
         self.ledger = Ledger()
+        self.download_values: int | None = None  # of the largest download so far
+        self.ranks: Mapping[str, np.ndarray] = {}  # of the best round so far
         self.spent = Seconds()  # since the last evaluated round
         self.earlier_seconds = 0.0  # wall time of the sittings before this one
+        self._best: float | None = None  # its value on validation
         self._began = began
 
     def begin(self) -> None:
@@ -104,6 +109,7 @@ class Run:
         self.round = number
         self._warn(said)
         self.ledger.add(outcome.bytes)
+        self.download_values = max(self.download_values or 0, outcome.bytes.down_values)
         self.spent += outcome.seconds
         self.timings.append(_timing(number, outcome))
         rows: list[dict[str, Any]] = []
@@ -116,10 +122,19 @@ class Run:
             rows = metric_rows(number, outcome, problem, self.ledger, self.spent, extra)
             self.spent = Seconds()
             self.history += rows
+            if outcome.ranks is not None and self._is_best(rows):
+                self.ranks = outcome.ranks
             if self.folder:
                 self.folder.append_metrics(rows)
         self.progress.round(number, outcome, rows)
         return state
+
+    def _is_best(self, rows: Sequence[dict[str, Any]]) -> bool:
+        """Whether these rows, the latest, are of the best round so far; the earliest wins a tie."""
+        problem = self.engine.problem
+        (value,) = (selection_value(row, problem) for row in rows if row["split"] == "val")
+        best, self._best = self._best, value if self._best is None else max(self._best, value)
+        return best is None or value > best
 
     def _warn(self, texts: Sequence[str]) -> None:
         for text in texts:
@@ -138,12 +153,13 @@ class Run:
             "warnings": self.warnings,
             "uplink": self.ledger.up,
             "downlink": self.ledger.down,
+            "download_values": self.download_values,
             "spent": list(self.spent),
             "wall_seconds": self._wall_seconds(),
         }
         server = self.engine.server_state(state)
         clients = self.engine.client_states(state)
-        checkpoint = Checkpoint(self.round, server, clients, record)
+        checkpoint = Checkpoint(self.round, server, clients, record, self.ranks)
         distribution.lead(lambda: folder.checkpoints.save(checkpoint))
         self.timings[-1]["checkpoint_seconds"] = time.perf_counter() - start
 
@@ -175,6 +191,11 @@ class Run:
         found = checkpoints.load(latest, server, shapes, scratch=self.engine.scratch_folder)
         self.round = found.round
         self.history = found.record["history"]
+        validation = [row for row in self.history if row["split"] == "val"]
+        problem = self.engine.problem
+        self._best = max((selection_value(row, problem) for row in validation), default=None)
+        self.ranks = found.ranks
+        self.download_values = found.record.get("download_values")  # not in the oldest checkpoints
         self.timings = found.record["timings"]
         self.warnings = found.record["warnings"]
         self.ledger = Ledger(found.record["uplink"], found.record["downlink"])
@@ -207,6 +228,8 @@ class Run:
                 trained_clients=sum(row["clients"] for row in self.timings),
                 wall_seconds=self._wall_seconds(),
             ),
+            "client_state_values": _values_of_one(engine),
+            "download_values": self.download_values,
             "epsilon": engine.epsilon(self.round),
             "warnings": [*notes, *self.warnings],
         }
@@ -214,6 +237,9 @@ class Run:
             arrays = _item_arrays(engine, state)
             if arrays:
                 self.folder.write_arrays("embeddings.npz", arrays)
+            if self.ranks:
+                arrays = rank_arrays(problem, summary["best_round"], self.ranks)
+                self.folder.write_arrays(RANKS_FILE, arrays)
             self.folder.write_json("summary.json", summary)
         return Result(
             method=engine.method,
@@ -236,6 +262,12 @@ def _timing(number, outcome):
         **{f"{name}_seconds": value for name, value in seconds.items()},
         "checkpoint_seconds": 0.0,
     }
+
+
+def _values_of_one(engine):
+    """Numbers in the state that a client keeps between rounds, optimizer moments included."""
+    leaves = jax.tree.leaves(engine.client_shapes())
+    return sum(leaf.size for leaf in leaves) // engine.problem.num_clients
 
 
 def _server_figures(engine, server):

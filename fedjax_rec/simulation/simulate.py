@@ -82,7 +82,10 @@ def simulate(
       devices: number of devices; None: all (on a CPU: one a core). With several processes, of each
         of them.
       checkpoint_every: rounds between checkpoints; one is written after the last round too.
-      out: the run's folder; None: nothing is written.
+      out: the run's folder; None: nothing is written. It gets ``config.json``, ``metrics.jsonl``,
+        ``checkpoints/``, and at the end ``summary.json``, ``ranks.npz`` (every user's ranks at the
+        best round, see `simulation.ranks_file`) and, where the method has embeddings of the items,
+        ``embeddings.npz``.
       resume: go on with the run in ``out`` from its last checkpoint (from the beginning when it
         has none yet). Configurations must agree in all but rounds, chunk, devices, state and
         checkpoint_every.

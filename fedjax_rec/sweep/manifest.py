@@ -12,7 +12,7 @@ from fedjax_rec.errors import InputError
 from fedjax_rec.simulation.folder import write_whole
 from fedjax_rec.sweep.trials import Trial
 
-__all__ = ["Entry", "Manifest", "Status"]
+__all__ = ["Entry", "Manifest", "Status", "is_finished"]
 
 #: waiting: to be run, from its checkpoint where it has one. killed: ended from outside, and run
 #: again by the next call. failed: ended by an error of its own; run again only when asked to.
@@ -54,6 +54,7 @@ class Manifest:
       trials: those of the specification.
       spec_text: the specification's text.
       retry_failed: whether those that failed before are to be run again.
+      name: of the file.
 
     Raises:
       InputError: the folder is no sweep's, the manifest is broken, or a trial already has more
@@ -61,9 +62,15 @@ class Manifest:
     """
 
     def __init__(
-        self, out: Path, trials: Sequence[Trial], *, spec_text: str, retry_failed: bool
+        self,
+        out: Path,
+        trials: Sequence[Trial],
+        *,
+        spec_text: str,
+        retry_failed: bool,
+        name: str = "sweep.json",
     ) -> None:
-        self.path = out / "sweep.json"
+        self.path = out / name
         self._spec_text = spec_text
         saved = self._read()
         folders = {_id(path): path for path in sorted((out / "trials").glob("*_*"))}
@@ -110,7 +117,7 @@ class Manifest:
             write_whole(self.path, lambda file: file.write(text))
         except OSError as error:
             raise InputError(
-                f"cannot write {self.path}: {error.strerror}; mend that, and run the sweep again"
+                f"cannot write {self.path}: {error.strerror}; mend that, and run the same again"
             ) from error
 
     def _read(self) -> dict[str, dict[str, Any]]:
@@ -127,7 +134,7 @@ class Manifest:
                     raise ValueError(f"trial {entry['id']} has no known status, or no name")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self.path} is no manifest of a sweep ({error}): delete it, and finished trials "
+                f"{self.path} is no manifest of trials ({error}): delete it, and finished trials "
                 "are found by their folders; or name another --out"
             ) from None
         return found

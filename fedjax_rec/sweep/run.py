@@ -27,9 +27,36 @@ from fedjax_rec.sweep.process import Ending, Job, last_line
 from fedjax_rec.sweep.spec import naming, read_spec
 from fedjax_rec.sweep.trials import ParseRun, expand, make_trials
 
-__all__ = ["SweepResult", "run_sweep"]
+__all__ = ["Place", "SweepResult", "hold_trials", "run_sweep", "run_trials"]
 
 _TICK_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trials run.
+
+    Attributes:
+      executor: "local": processes of this machine. "ray": tasks on a Ray cluster.
+      jobs: trials at a time; None: one on this machine, as many as fit on a Ray cluster.
+      cpus_per_trial, gpus_per_trial: what Ray gives a trial.
+
+    Raises:
+      InputError: numbers out of range.
+    """
+
+    executor: Literal["local", "ray"] = "local"
+    jobs: int | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise InputError(f"--jobs {self.jobs} must be 1 or more")
+        if not self.cpus_per_trial > 0:
+            raise InputError(f"--cpus-per-trial {self.cpus_per_trial} must be above 0")
+        if not self.gpus_per_trial >= 0:
+            raise InputError(f"--gpus-per-trial {self.gpus_per_trial} must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -90,13 +117,29 @@ def run_sweep(
         checkpoint; after a second one, at once.
     """
     path = Path(spec)
-    _check(jobs, cpus_per_trial, gpus_per_trial)
+    place = Place(executor, jobs, cpus_per_trial, gpus_per_trial)
     specification = read_spec(path)
     with naming(path):
         points = expand(specification)
         trials = make_trials(points, parse_run)
         check_data(trials)
     folder = Path(out) if out is not None else Path("runs") / f"sweep-{path.stem}"
+    with hold_trials(folder):
+        manifest = Manifest(folder, trials, spec_text=specification.text, retry_failed=retry_failed)
+        notes = [f"no longer in {path}, its folder stays: {name}" for name in manifest.left_out]
+        if len(trials) < len(points):
+            distinct = f"{len(points)} points mean {len(trials)} distinct runs: each runs once"
+            notes.insert(0, distinct)
+        return _finish(folder, run_trials(manifest, place, notes=notes, console=console))
+
+
+@contextmanager
+def hold_trials(folder: Path) -> Iterator[None]:
+    """Makes a folder for trials and keeps other processes from running any in it.
+
+    Raises:
+      InputError: it cannot be made, or another process has it.
+    """
     try:
         for part in ("trials", "logs"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -105,23 +148,42 @@ def run_sweep(
             f"cannot write to {folder}: {error.strerror}; name another --out"
         ) from error
     with hold(folder):
-        manifest = Manifest(folder, trials, spec_text=specification.text, retry_failed=retry_failed)
-        manifest.write()
-        with Display(manifest, console) as display:
-            if len(trials) < len(points):
-                display.say(
-                    f"{len(points)} points mean {len(trials)} distinct runs: each runs once"
-                )
-            for name in manifest.left_out:
-                display.say(f"no longer in {path}, its folder stays: {name}")
-            waiting = [id_ for id_, e in manifest.entries.items() if e.status == "waiting"]
-            if waiting:
-                runner = _executor(executor, jobs, cpus_per_trial, gpus_per_trial)
-                try:
-                    _Loop(manifest, display, runner).run(waiting)
-                finally:
-                    runner.close()
-        return _finish(folder, list(manifest.entries.values()))
+        yield
+
+
+def run_trials(
+    manifest: Manifest,
+    place: Place,
+    *,
+    notes: Sequence[str] = (),
+    console: Console | None = None,
+) -> list[Entry]:
+    """Runs the trials that wait, and shows how they get on.
+
+    Args:
+      manifest: of a folder that is held.
+      place: where they run.
+      notes: lines to show first.
+      console: where to; None: the standard error.
+
+    Returns:
+      All trials, as they are then.
+
+    Raises:
+      KeyboardInterrupt: as `run_sweep`.
+    """
+    manifest.write()
+    with Display(manifest, console) as display:
+        for note in notes:
+            display.say(note)
+        waiting = [id_ for id_, e in manifest.entries.items() if e.status == "waiting"]
+        if waiting:
+            runner = _executor(place)
+            try:
+                _Loop(manifest, display, runner).run(waiting)
+            finally:
+                runner.close()
+    return list(manifest.entries.values())
 
 
 class _Loop:
@@ -203,13 +265,13 @@ class _Loop:
             self._collect()
 
 
-def _executor(name, jobs, cpus, gpus):
-    if name == "local":
-        return LocalExecutor(1 if jobs is None else jobs)
+def _executor(place: Place) -> Executor:
+    if place.executor == "local":
+        return LocalExecutor(1 if place.jobs is None else place.jobs)
     # Ray takes seconds to import, and need not be installed.
     from fedjax_rec.sweep.ray_executor import RayExecutor
 
-    return RayExecutor(jobs, cpus=cpus, gpus=gpus)
+    return RayExecutor(place.jobs, cpus=place.cpus_per_trial, gpus=place.gpus_per_trial)
 
 
 def _finish(out: Path, entries: list[Entry]) -> SweepResult:
@@ -239,15 +301,6 @@ def _killed_by(ending: Ending) -> str:
         hint = " (short of memory?)" if name == "SIGKILL" else ""
         return f"ended by {name}{hint}"
     return "interrupted"
-
-
-def _check(jobs: int | None, cpus: float, gpus: float) -> None:
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs {jobs} must be 1 or more")
-    if not cpus > 0:
-        raise InputError(f"--cpus-per-trial {cpus} must be above 0")
-    if not gpus >= 0:
-        raise InputError(f"--gpus-per-trial {gpus} must be 0 or more")
 
 
 @contextmanager

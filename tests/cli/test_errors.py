@@ -18,7 +18,7 @@ ALL_TOUCHED = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(
 PARSING = {
     "method": (("run", "cgfedrek"), f"Unrecognized options: cgfedrek; choose from {FIRST}, "),
     "no method": (("run",), ", ".join(REGISTRY)),
-    "command": (("train",), "choose from run, sweep, data, report; see fedjax-rec --help"),
+    "command": (("train",), "choose from run, sweep, compare, data, report; see fedjax-rec --help"),
     "option": ((*RUN, "--clusterz", "3"), "did you mean --clusters?; see fedjax-rec run cgfedrec"),
     "no value": ((*RUN, "--seed"), "--seed: no value; see fedjax-rec run cgfedrec --help"),
     "number": ((*RUN, "--rounds", "x"), "--rounds: 'x' is not a whole number; see "),

@@ -65,7 +65,7 @@ def test_help_names_every_command_and_method(capsys):
             here(*words, "--help")
         assert end.value.code == 0
         told[words] = capsys.readouterr().out
-    assert all(command in told[()] for command in ("run", "sweep", "data", "report"))
+    assert all(word in told[()] for word in ("run", "sweep", "compare", "data", "report"))
     assert all(method in told["run",] for method in REGISTRY)
     assert all(command in told["data",] for command in ("list", "info", "get", "synth"))
 
@@ -75,7 +75,7 @@ def test_the_artifacts_are_there(run):
     names = {path.name for path in out.iterdir() if path.suffix != ".png"}
     assert names == {
         *("config.json", "metrics.jsonl", "summary.json", "checkpoints", "embeddings.npz"),
-        *("report.html", ".lock"),
+        *("ranks.npz", "report.html", ".lock"),
     }
     assert list(out.glob("*.png"))
 

@@ -8,6 +8,7 @@ import pytest
 
 from fedjax_rec.errors import InputError, RunWarning
 from fedjax_rec.simulation.compile_cache import use_compile_cache
+from tests.cli.commands import TINY, process
 
 OPTIONS = (
     "jax_compilation_cache_dir",
@@ -63,3 +64,17 @@ def test_a_home_that_cannot_be_written_only_warns(tmp_path: Path, monkeypatch) -
     with pytest.warns(RunWarning, match="--compile-cache names another folder"):
         assert use_compile_cache() is None
     assert jax.config.values["jax_compilation_cache_dir"] is None
+
+
+@pytest.mark.slow
+def test_a_second_process_finds_what_the_first_has_compiled(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = []
+    for number in (1, 2):
+        out = tmp_path / f"run-{number}"
+        ended = process("run", "pfedrec", *TINY, "--rounds", 2, "--no-report", "--out", out)
+        assert ended.returncode == 0, ended.stderr
+        kept.append({path.name for path in tmp_path.rglob("*on_device*-cache")})
+    assert kept[0]
+    assert kept[1] == kept[0]

@@ -172,7 +172,7 @@ def test_every_client_pays_for_what_it_sent(plan, cohort, two_devices) -> None:
         state, outcome = engine.run_round(state, number)
         # 780 pairs have indices of 10 bits: 18 bits a pair, in whole bytes a client.
         expected = sum(math.ceil((k % 5) * 18 / 8) + 16 * (k % 2) for k in part.tolist())
-        assert outcome.bytes == (expected, 0, len(part))
+        assert outcome.bytes == (expected, 0, len(part), 0)
 
 
 def test_equal_uploads_are_counted_once() -> None:
@@ -188,7 +188,20 @@ def test_equal_uploads_are_counted_once() -> None:
     sent = round_bytes(method, Broadcast(()), (), counts, clients=len(clients))
     assert sorted(asked) == [(pairs, rows) for pairs in range(5) for rows in range(2)]
     each = [0, 3, 5, 7, 9]  # bytes of 0 to 4 pairs of 18 bits
-    assert sent == (20_000 * sum(each) + 50_000 * 16, 0, 100_000)
+    assert sent == (20_000 * sum(each) + 50_000 * 16, 0, 100_000, 0)
+
+
+def test_the_largest_download_is_counted_in_numbers() -> None:
+    """Labels and indices are numbers too, however few bits they take."""
+    method = _counting(lambda sent: ())._replace(
+        traffic=lambda download, upload, sent: Traffic(
+            down=(WireFormat((sent["rows"], 4), 32), uplink.labels(7, 3)), up=()
+        )
+    )
+    counts = {"pairs": np.zeros(3, np.int32), "rows": np.array([3, 5, 4], np.int32)}
+    sent = round_bytes(method, Broadcast(()), (), counts, clients=3)
+    assert sent.down_values == 5 * 4 + 7
+    assert sent.down_total == 12 * 4 * 4 + 3 * 2
 
 
 def test_the_wire_acts_on_what_was_counted() -> None:

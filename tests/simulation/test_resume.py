@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.commands import TINY, here, poll, process, rows, start, summary
@@ -26,10 +27,20 @@ def uninterrupted(tmp_path_factory) -> Path:
     return out
 
 
+def ranks(folder: Path) -> dict[str, np.ndarray]:
+    """``ranks.npz``."""
+    with np.load(folder / "ranks.npz", allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
 def same(resumed: Path, uninterrupted: Path) -> None:
-    """Every key of every row but the wall times, bit by bit; and the summary."""
+    """Every key of every row but the wall times, bit by bit; the summary, and ranks."""
     assert rows(resumed) == rows(uninterrupted)
     assert summary(resumed) == summary(uninterrupted)
+    ours, theirs = ranks(resumed), ranks(uninterrupted)
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +161,18 @@ def test_more_rounds_extend_a_finished_run(uninterrupted, tmp_path):
     assert finished["rounds"] == 3
     here(*RUN, "--rounds", ROUNDS, "--out", out, "--resume")
     same(out, uninterrupted)
+
+
+def test_ranks_of_a_best_round_before_the_checkpoint_are_kept(tmp_path):
+    """Popularity has the same score in every round: the first is the best of them."""
+    out, reference = tmp_path / "run", tmp_path / "reference"
+    run = ("run", "popularity", *TINY, "--no-report", "--quiet")
+    here(*run, "--rounds", 2, "--out", out)
+    (out / "ranks.npz").unlink()
+    here(*run, "--rounds", 3, "--out", out, "--resume")
+    here(*run, "--rounds", 3, "--out", reference)
+    assert ranks(out)["round"] == 1
+    same(out, reference)
 
 
 def test_an_extended_run_is_unfinished_until_it_ends(tmp_path, monkeypatch):

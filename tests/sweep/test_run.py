@@ -172,7 +172,7 @@ def test_a_manifest_that_is_none(sweep, tmp_path):
     sweep(THREE, FakeExecutor())
     for text in ("{", "[]", '{"format": 2}', '{"format": 1, "trials": [{}]}'):
         (tmp_path / "out" / "sweep.json").write_text(text)
-        with pytest.raises(InputError, match="is no manifest of a sweep") as error:
+        with pytest.raises(InputError, match="is no manifest of trials") as error:
             sweep(THREE, FakeExecutor())
         assert "\n" not in str(error.value)
 
