@@ -14,7 +14,7 @@ from fedjax_rec.data import Problem
 from fedjax_rec.data.options import check_choice
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods.contract import Broadcast, Info, Method, Traffic
-from fedjax_rec.methods.item_labels import clusters, codes
+from fedjax_rec.methods.item_labels import LabelKind, clusters, codes
 from fedjax_rec.methods.shared_items import ItemUpload, shared_items
 
 __all__ = ["MLCGFedRecConfig", "mlcgfedrec"]
@@ -26,11 +26,12 @@ class MLCGFedRecConfig(ItemUpload):
 
     Attributes:
       labels: "codes": each item's level in --dim coordinates of the mean update. "clusters": its
-        k-means labels of several --granularities, and a level of popularity.
-      dim: d, coordinates, and width of what clients upload.
+        k-means labels of several --granularities. Both: and its level of popularity.
+      dim: d, coordinates; clients upload one column more, which counts.
       label_bits: bits of a level, of a coordinate or of popularity.
       granularities: numbers of clusters, of --labels clusters.
-      popularity_weight: weight of log popularity in the scores of --labels clusters.
+      popularity_weight: weight of the level of popularity (0 to 1) in the scores; unset: 0.05 with
+        codes, 3 with clusters.
       heads: what a client's head is. "labels": in the first round a random draw of its own, then
         the sum of its positives' coordinates, as the labels give them. "private": a draw of its own
         in every round. "shared": the same draw for all, as in the published method.
@@ -47,7 +48,7 @@ class MLCGFedRecConfig(ItemUpload):
     dim: int = 16
     label_bits: int = 4
     granularities: tuple[int, ...] = (10, 30, 60, 120, 240, 480)
-    popularity_weight: float = 0.5
+    popularity_weight: float | None = None
     heads: Literal["labels", "private", "shared"] = "labels"
     accumulate: int = 1
     negatives: int = 4
@@ -78,6 +79,14 @@ class MLCGFedRecConfig(ItemUpload):
             if not 0 <= (getattr(self, name) or 0) < float("inf"):
                 raise InputError(f"{name}={getattr(self, name)} must be a finite number, 0 or more")
 
+    def kind(self) -> LabelKind:
+        """The labels that these options name."""
+        weight = self.popularity_weight
+        if self.labels == "codes":
+            return codes(self.dim, self.label_bits, 0.05 if weight is None else weight)
+        weight = 3.0 if weight is None else weight
+        return clusters(self.granularities, self.dim, self.label_bits, weight)
+
 
 class Download(NamedTuple):
     labels: Any  # Codes or Clusters
@@ -86,7 +95,7 @@ class Download(NamedTuple):
 
 
 class Server(NamedTuple):
-    updates: jax.Array  # [accumulate, m, width] float32, mean updates, the latest first
+    updates: jax.Array  # [accumulate, m, d + 1] float32, mean updates, the latest first
     participants: jax.Array  # [] float32, of the last round
     download: Download
 
@@ -94,15 +103,15 @@ class Server(NamedTuple):
 class Alone(NamedTuple):
     """What a client of the control keeps."""
 
-    heads: jax.Array  # [U, width] float32
-    items: jax.Array  # [m, width] float32, the sum of its own updates
+    heads: jax.Array  # [U, d + 1] float32
+    items: jax.Array  # [m, d + 1] float32, the sum of its own updates
 
 
 class Working(NamedTuple):
     """A client within a round, or while it is scored."""
 
     kept: Any  # Alone, or ()
-    heads: jax.Array  # [U, width] float32, of length 1 (of the coordinates, without the ones)
+    heads: jax.Array  # [U, d + 1] float32: a vector of length 1, and a 1
     profile: jax.Array  # [U, F] float32, of its positives' labels
 
 
@@ -140,11 +149,8 @@ def mlcgfedrec(config: MLCGFedRecConfig) -> Method:
       2011, Algorithm 4.4. No paper has this method.
     """
     shares = config.without is None
-    kind = (
-        codes(config.dim, config.label_bits)
-        if config.labels == "codes"
-        else clusters(config.granularities, config.dim, config.label_bits, config.popularity_weight)
-    )
+    width = config.dim + 1
+    kind = config.kind()
     table = shared_items(config)
     negative_weight = config.negative_weight
     if negative_weight is None:
@@ -158,7 +164,7 @@ def mlcgfedrec(config: MLCGFedRecConfig) -> Method:
                 f"of {problem.dataset.name}"
             )
         download = Download(kind.empty(m), jnp.bool_(False), jnp.int32(0))
-        updates = jnp.zeros((config.accumulate, m, kind.width))
+        updates = jnp.zeros((config.accumulate, m, width))
         return Server(updates, jnp.float32(0), download)
 
     def init_client(key: jax.Array, server: Server, num_users: int) -> Any:
@@ -167,15 +173,13 @@ def mlcgfedrec(config: MLCGFedRecConfig) -> Method:
         return Alone(random_heads(key, num_users), jnp.zeros(server.updates.shape[1:]))
 
     def random_heads(key: jax.Array, users: int) -> jax.Array:
-        return unit(jax.random.normal(key, (users, kind.width)))
+        return to_heads(jax.random.normal(key, (users, config.dim)))
 
-    def unit(heads: jax.Array) -> jax.Array:
-        """Heads of length 1 in the coordinates; clusters' column of ones is 1."""
-        taste = heads[:, : config.dim]
-        length = jnp.linalg.norm(taste, axis=1, keepdims=True)
-        taste = taste / jnp.maximum(length, 1e-12)
-        ones = jnp.ones((len(heads), kind.width - config.dim))
-        return jnp.concatenate([taste, ones], axis=1)
+    def to_heads(vectors: jax.Array) -> jax.Array:
+        """[U, d] vectors -> [U, d + 1], of length 1, and the coordinate that is 1 for all."""
+        length = jnp.linalg.norm(vectors, axis=1, keepdims=True)
+        taste = vectors / jnp.maximum(length, 1e-12)
+        return jnp.concatenate([taste, jnp.ones((len(vectors), 1))], axis=1)
 
     def all_know(download: Download) -> jax.Array:
         """A key that server and clients have without sending it."""
@@ -192,20 +196,20 @@ def mlcgfedrec(config: MLCGFedRecConfig) -> Method:
         if not shares:
             return Working(client, client.heads, profile)
         if config.heads == "shared":
-            heads = jnp.broadcast_to(random_heads(jax.random.key(0), 1), (slots, kind.width))
+            heads = jnp.broadcast_to(random_heads(jax.random.key(0), 1), (slots, width))
         else:
             heads = random_heads(key, slots)
         if config.heads == "labels":
             rows = kind.coordinates(shared.labels, all_know(shared))[data.items]
-            sums = jnp.zeros((slots, kind.width)).at[data.users].add(rows * present[:, None])
-            heads = jnp.where(shared.known, unit(sums), heads)
+            sums = jnp.zeros((slots, config.dim)).at[data.users].add(rows * present[:, None])
+            heads = jnp.where(shared.known, to_heads(sums), heads)
         return Working(client, heads, profile)
 
     def local_update(
         key: jax.Array, client: Working, download: Broadcast, data: ClientData
     ) -> tuple[Working, Any, Info]:
         labels = download.shared.labels
-        start = jnp.zeros((len(jax.tree.leaves(labels)[0]), kind.width))
+        start = jnp.zeros((len(labels.popularity), width))
         held, samples = table.begin(key, start, data)
         each = 1 + config.negatives
         positive = jnp.arange(len(samples.items)) % each == 0
@@ -238,10 +242,9 @@ def mlcgfedrec(config: MLCGFedRecConfig) -> Method:
         if not shares:
             return server
         seed = int(rng.integers(2**31))
-        updates = np.asarray(server.updates)[: max(1, round_)]
-        side_by_side = np.concatenate([*updates[:, :, : config.dim]], axis=1)
-        update = np.concatenate([side_by_side, updates[0, :, config.dim :]], axis=1)
-        labels = kind.make(update, float(server.participants), seed)
+        updates = np.asarray(server.updates)[:round_]
+        sketch = np.concatenate([*updates[:, :, :-1]], axis=1)
+        labels = kind.make(sketch, updates[0, :, -1], float(server.participants), seed)
         known = Download(labels, jnp.bool_(True), jnp.int32(round_))
         return server._replace(download=known)
 
@@ -249,9 +252,9 @@ def mlcgfedrec(config: MLCGFedRecConfig) -> Method:
         if not shares:
             return Traffic(down=(), up=())
         shared: Download = download.shared
-        width = jax.ShapeDtypeStruct((len(shared.labels[0]), kind.width), jnp.float32)
+        rows = jax.ShapeDtypeStruct((len(shared.labels.popularity), width), jnp.float32)
         down = kind.wire(shared.labels) if bool(shared.known) else ()
-        return Traffic(down=down, up=table.wire(width, sent))
+        return Traffic(down=down, up=table.wire(rows, sent))
 
     def item_view(server: Server) -> dict[str, np.ndarray]:
         if not bool(server.download.known):
