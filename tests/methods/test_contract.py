@@ -22,6 +22,7 @@ OPTIONS = {
     **{"codewords": 6, "levels": 2, "recode_every": 2, "warmup": 4, "fit_steps": 3},
     "align_steps": 5,  # a hundred multiply the last bits of a sum by more than tests allow
     "layers": (6, 4),
+    "granularities": (2, 5),
 }
 OWN = {
     "fedrap": {"item_lr": 5.0, "local_epochs": 3},  # its rates are for batches of thousands
