@@ -13,6 +13,7 @@ import communities
 import fedcia_ml100k
 import gpu
 import harness
+import honest_structures
 import information_volume
 import ldp
 import leak_detector
@@ -627,3 +628,30 @@ def test_alignfedrec_search(tmp_path):
     ]
     drawn = alignfedrec_search.draw(0, seed=0)
     assert {key: rows[-1][key] for key in drawn} == drawn
+
+
+@pytest.mark.parametrize("part", ["ideas", "test", "transfer"])
+def test_honest_structures(part, tmp_path, monkeypatch):
+    """A few entries of each part: all of them are minutes."""
+    few = {
+        name: [e for e in entries if e.label in ("popularity", "heads from labels: MLCGFedRec")]
+        or entries[-1:]
+        for name, entries in honest_structures.PARTS.items()
+    }
+    few["test"].append(honest_structures.FINAL[2])
+    monkeypatch.setattr(honest_structures, "PARTS", few)
+    options = honest_structures.StructureOptions(
+        toy=True, results=tmp_path, part=part, seeds=(0, 1), rounds=3
+    )
+    rows = checked(honest_structures.run(options), tmp_path)
+    assert all(row["seeds"] == 2 for row in rows)
+    if part == "ideas":
+        (row,) = rows
+        # 60 items of 16 coordinates and a popularity of 4 bits each, and 16 scales.
+        assert row["kB down a round"] == pytest.approx((60 * 17 * 4 / 8 + 64) / 1e3)
+        assert "last HR@10" in row
+    if part == "test":
+        assert rows[0]["p against popularity"] is None
+        assert 0 <= rows[1]["p against popularity"] <= 1
+    if part == "transfer":
+        assert {row["data"] for row in rows} == {"amazon", "lastfm-2k"}
