@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 from harness import Options, Table, dataset, main, metrics_at
 from ratio_settings import build
@@ -214,6 +215,8 @@ def run(options: StructureOptions) -> Table:
                     _train(data, split, entry, seed, options, folder)
                     for seed in (options.slow_seeds if entry.slow else options.seeds)
                 ]
+                # Compiled programs of dozens of runs would take all of the process's memory maps.
+                jax.clear_caches()
                 row = {"data": name} if len(several) > 1 else {}
                 table.add(**row, **_row(entry, found[entry.label], split, options))
             if options.part == "test":

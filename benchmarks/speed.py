@@ -22,7 +22,7 @@ import fedjax_rec
 from fedjax_rec.data import Dataset, Problem, make_problem
 from fedjax_rec.errors import InputError
 
-__all__ = ["SpeedOptions", "run"]
+__all__ = ["SpeedOptions", "run", "spread"]
 
 Round = Callable[..., torch_loop.LoopState]
 
@@ -105,7 +105,7 @@ def _compare(
         batch_size=config.batch_size,
         local_epochs=config.local_epochs,
     )
-    clients = _spread(steps, options.reference_clients)
+    clients = spread(steps, options.reference_clients)
     ours = _ours(name, data, config, case, options)
     reference: list[float] = []
     peaks: list[Peaks] = []
@@ -201,7 +201,7 @@ def _reference(
     return time.perf_counter() - start
 
 
-def _spread(steps: np.ndarray, count: int | None) -> np.ndarray:
+def spread(steps: np.ndarray, count: int | None) -> np.ndarray:
     """Client indices evenly spread over the clients' sizes; all of them for None."""
     if count is None:
         return np.arange(len(steps))

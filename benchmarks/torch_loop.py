@@ -27,11 +27,14 @@ __all__ = [
     "LinearHead",
     "LoopConfig",
     "LoopState",
+    "Samples",
     "cgfedrec_round",
     "contrastive_loss",
+    "draw_samples",
     "init",
     "item_labels",
     "pfedrec_round",
+    "unseen_items",
 ]
 
 ITEMS = "items.weight"  # the entry of a state_dict that travels
@@ -173,7 +176,7 @@ def init(
         clients={client: copy.deepcopy(model.state_dict()) for client in chosen},
         mean_items=model.items.weight.detach().clone(),
         labels=None,
-        unseen={client: _unseen(problem, client) for client in chosen},
+        unseen={client: unseen_items(problem, client) for client in chosen},
     )
 
 
@@ -217,6 +220,32 @@ def item_labels(items: Tensor, *, clusters: int, seed: int) -> np.ndarray:
     return fitted.labels_.astype(np.int64)
 
 
+def draw_samples(
+    positives: np.ndarray, unseen: np.ndarray, negatives: int, rng: np.random.Generator
+) -> Samples:
+    """A round's samples of one client: the positives, and distinct negatives for each of them.
+
+    Args:
+      positives: [P] items.
+      unseen: [n] items that may be drawn.
+      negatives: how many a positive.
+      rng: the draws'.
+    """
+    drawn = [rng.choice(unseen, size=negatives, replace=False, shuffle=False) for _ in positives]
+    item = np.concatenate([positives, *drawn]).astype(np.int64)
+    target = np.zeros(len(item), np.float32)
+    target[: len(positives)] = 1
+    return Samples(torch.from_numpy(item), torch.from_numpy(target))
+
+
+def unseen_items(problem: Problem, user: int) -> np.ndarray:
+    """Items outside the training items (leak-free) or the whole history (published), ascending."""
+    touched = [problem.train[user]]
+    if problem.protocol == "published":
+        touched += [problem.validation[user], problem.test[user]]
+    return np.setdiff1d(np.arange(problem.num_items), np.concatenate(touched))
+
+
 def _train_all(
     problem: Problem,
     state: LoopState,
@@ -234,7 +263,7 @@ def _train_all(
     for client, parameters in received.items():
         model = copy.deepcopy(state.model)
         model.load_state_dict(parameters)
-        samples = _samples(problem.train[client], state.unseen[client], config, rng)
+        samples = draw_samples(problem.train[client], state.unseen[client], config.negatives, rng)
         losses += _train_client(model, samples, config, labels, seed=int(rng.integers(2**62)))
         trained[client] = copy.deepcopy(model.state_dict())
         uploads[client] = trained[client][ITEMS].clone()
@@ -285,23 +314,3 @@ def _train_client(
                 optimizer.step()
             losses.append(loss.item())
     return losses
-
-
-def _samples(
-    positives: np.ndarray, unseen: np.ndarray, config: LoopConfig, rng: np.random.Generator
-) -> Samples:
-    negatives = [
-        rng.choice(unseen, size=config.negatives, replace=False, shuffle=False) for _ in positives
-    ]
-    item = np.concatenate([positives, *negatives]).astype(np.int64)
-    target = np.zeros(len(item), np.float32)
-    target[: len(positives)] = 1
-    return Samples(torch.from_numpy(item), torch.from_numpy(target))
-
-
-def _unseen(problem: Problem, user: int) -> np.ndarray:
-    """Items outside the training items (leak-free) or the whole history (published)."""
-    touched = [problem.train[user]]
-    if problem.protocol == "published":
-        touched += [problem.validation[user], problem.test[user]]
-    return np.setdiff1d(np.arange(problem.num_items), np.concatenate(touched))

@@ -4,6 +4,7 @@ Beside them, what they are losses of: item similarities, and items rebuilt from 
 """
 
 from fedjax_rec.losses.bce import binary_cross_entropy
+from fedjax_rec.losses.bernoulli_kl import bernoulli_kl
 from fedjax_rec.losses.codebook import (
     codebook_gradient,
     codebook_mse,
@@ -24,6 +25,7 @@ from fedjax_rec.losses.structural import AlignmentTerm, ContrastTerm, structural
 __all__ = [
     "AlignmentTerm",
     "ContrastTerm",
+    "bernoulli_kl",
     "binary_cross_entropy",
     "check_sample_size",
     "codebook_gradient",

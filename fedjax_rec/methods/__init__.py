@@ -15,6 +15,8 @@ from fedjax_rec.methods.central import mf_central as _mf_central
 from fedjax_rec.methods.central import ncf_central as _ncf_central
 from fedjax_rec.methods.cgfedrec import CGFedRecConfig
 from fedjax_rec.methods.cgfedrec import cgfedrec as _cgfedrec
+from fedjax_rec.methods.cofedrec import CoFedRecConfig
+from fedjax_rec.methods.cofedrec import cofedrec as _cofedrec
 from fedjax_rec.methods.contract import (
     Broadcast,
     ByClient,
@@ -24,6 +26,8 @@ from fedjax_rec.methods.contract import (
     Traffic,
     Uploads,
 )
+from fedjax_rec.methods.fedca import FedCAConfig
+from fedjax_rec.methods.fedca import fedca as _fedca
 from fedjax_rec.methods.fedcia import FedCIAConfig
 from fedjax_rec.methods.fedcia import fedcia as _fedcia
 from fedjax_rec.methods.fedcia_gf import FedCIAGFConfig
@@ -34,6 +38,10 @@ from fedjax_rec.methods.fedncf import FedNCFConfig
 from fedjax_rec.methods.fedncf import fedncf as _fedncf
 from fedjax_rec.methods.fedrap import FedRAPConfig
 from fedjax_rec.methods.fedrap import fedrap as _fedrap
+from fedjax_rec.methods.gfmfr import GFMFRConfig
+from fedjax_rec.methods.gfmfr import gfmfr as _gfmfr
+from fedjax_rec.methods.gpfedrec import GPFedRecConfig
+from fedjax_rec.methods.gpfedrec import gpfedrec as _gpfedrec
 from fedjax_rec.methods.local import LocalConfig
 from fedjax_rec.methods.local import local as _local
 from fedjax_rec.methods.mf_local import MFLocalConfig
@@ -63,11 +71,15 @@ __all__ = [
     "alignfedrec",
     "build",
     "cgfedrec",
+    "cofedrec",
+    "fedca",
     "fedcia",
     "fedcia_gf",
     "fedmf",
     "fedncf",
     "fedrap",
+    "gfmfr",
+    "gpfedrec",
     "load_plugins",
     "local",
     "mf_central",
@@ -157,6 +169,10 @@ rqfedrec = register("rqfedrec", RQFedRecConfig, _rqfedrec)
 fedmf = register("fedmf", FedMFConfig, _fedmf)
 fedncf = register("fedncf", FedNCFConfig, _fedncf)
 fedrap = register("fedrap", FedRAPConfig, _fedrap)
+gpfedrec = register("gpfedrec", GPFedRecConfig, _gpfedrec)
+cofedrec = register("cofedrec", CoFedRecConfig, _cofedrec)
+fedca = register("fedca", FedCAConfig, _fedca)
+gfmfr = register("gfmfr", GFMFRConfig, _gfmfr)
 local = register("local", LocalConfig, _local)
 mf_local = register("mf-local", MFLocalConfig, _mf_local)
 mf_central = register("mf-central", MFCentralConfig, _mf_central)

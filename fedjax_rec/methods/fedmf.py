@@ -12,6 +12,7 @@ import numpy as np
 from fedjax_rec import uplink
 from fedjax_rec.batches import ClientData
 from fedjax_rec.data import Problem
+from fedjax_rec.errors import InputError
 from fedjax_rec.methods.contract import (
     Broadcast,
     Info,
@@ -20,6 +21,9 @@ from fedjax_rec.methods.contract import (
     identity_between_rounds,
     identity_receive,
 )
+from fedjax_rec.methods.fusion import Backbone, fuse
+from fedjax_rec.methods.fusion_options import Fusion
+from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.memory import Memory, initial_memory, negatives_key
 from fedjax_rec.methods.mf_training import MFTraining, train_mf
 from fedjax_rec.methods.shared_items import ItemUpload, own_scores, shared_items
@@ -29,7 +33,7 @@ __all__ = ["FedMFConfig", "fedmf"]
 
 
 @dataclass(frozen=True)
-class FedMFConfig(MFTraining, ItemUpload):
+class FedMFConfig(MFTraining, ItemUpload, Fusion):
     """Options of FedMF.
 
     The papers that compare with FedMF name no rates for it in this setting; the defaults are the
@@ -41,6 +45,11 @@ class FedMFConfig(MFTraining, ItemUpload):
     def __post_init__(self) -> None:
         MFTraining.__post_init__(self)
         ItemUpload.__post_init__(self)
+        Fusion.__post_init__(self)
+        if self.fuses and self.loss != "bce":
+            raise InputError(
+                f"fusion={self.fusion!r} needs predicted probabilities: use loss='bce' with it"
+            )
 
 
 class Server(NamedTuple):
@@ -68,7 +77,7 @@ def fedmf(config: FedMFConfig) -> Method:
     Reference:
       Chai et al., "Secure Federated Matrix Factorization", IEEE Intelligent Systems 2021.
     """
-    table = shared_items(config, keep_optimizer=config.keep_optimizer)
+    table = shared_items(config, keep_optimizer=config.keep_optimizer, whole=config.fuses)
 
     def init(key: jax.Array, problem: Problem) -> Server:
         return Server(config.initial_items(key, problem.num_items))
@@ -82,7 +91,11 @@ def fedmf(config: FedMFConfig) -> Method:
         return Broadcast(shared=server.items)
 
     def local_update(
-        key: jax.Array, client: Client, download: Broadcast, data: ClientData
+        key: jax.Array,
+        client: Client,
+        download: Broadcast,
+        data: ClientData,
+        teacher: Teacher | None = None,
     ) -> tuple[Client, Any, Info]:
         items = download.shared
         held, samples = table.begin(key, items, data, negatives_key(client.memory))
@@ -95,6 +108,7 @@ def fedmf(config: FedMFConfig) -> Method:
             config,
             samples=samples,
             num_items=len(items),
+            teacher=teacher,
         )
         held = held._replace(rows=rows)
         return Client(user, held, memory), table.upload(items, held), info
@@ -120,7 +134,7 @@ def fedmf(config: FedMFConfig) -> Method:
     def item_view(server: Server) -> dict[str, np.ndarray]:
         return {"item_embeddings": np.asarray(server.items)}
 
-    return Method(
+    method = Method(
         name="fedmf",
         config=config,
         init=init,
@@ -141,3 +155,12 @@ def fedmf(config: FedMFConfig) -> Method:
         epsilon=config.epsilon,
         published_evaluation="download",
     )
+    backbone = Backbone(
+        table=lambda upload: upload,
+        width=config.dim,
+        head_size=config.dim,
+        user_side=lambda client: client.user["embedding"],
+        head=lambda upload, user: user,
+        score_items=lambda server, user, items: items @ user,
+    )
+    return fuse(method, config, backbone)

@@ -23,16 +23,19 @@ from fedjax_rec.methods.contract import (
     weighted_mean,
     weighted_sum,
 )
+from fedjax_rec.methods.fusion import Backbone, fuse
+from fedjax_rec.methods.fusion_options import Fusion
+from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.local_training import train_locally
 from fedjax_rec.methods.ncf_training import NCFTraining
 from fedjax_rec.methods.shared_items import ItemUpload, own_scores, shared_items
-from fedjax_rec.models import score, user_side_and_network
+from fedjax_rec.models import USER_SIDE, score, user_side_and_network
 
 __all__ = ["FedNCFConfig", "fedncf"]
 
 
 @dataclass(frozen=True)
-class FedNCFConfig(NCFTraining, ItemUpload):
+class FedNCFConfig(NCFTraining, ItemUpload, Fusion):
     """Options of FedNCF.
 
     Attributes:
@@ -50,6 +53,7 @@ class FedNCFConfig(NCFTraining, ItemUpload):
     def __post_init__(self) -> None:
         NCFTraining.__post_init__(self)
         ItemUpload.__post_init__(self)
+        Fusion.__post_init__(self)
 
 
 class Shared(NamedTuple):
@@ -93,7 +97,7 @@ def fedncf(config: FedNCFConfig) -> Method:
       Perifanis and Efraimidis, "Federated Neural Collaborative Filtering", Knowledge-Based Systems
       242, 2022.
     """
-    table = shared_items(config)
+    table = shared_items(config, whole=config.fuses)
 
     def init(key: jax.Array, problem: Problem) -> Shared:
         items_key, network_key = jax.random.split(key)
@@ -107,7 +111,11 @@ def fedncf(config: FedNCFConfig) -> Method:
         return Client(user_side_and_network(parameters)[0], trained=())
 
     def local_update(
-        key: jax.Array, client: Client, download: Broadcast, data: ClientData
+        key: jax.Array,
+        client: Client,
+        download: Broadcast,
+        data: ClientData,
+        teacher: Teacher | None = None,
     ) -> tuple[Client, Shared, Info]:
         items, network = download.shared
         held, samples = table.begin(key, items, data)
@@ -121,6 +129,7 @@ def fedncf(config: FedNCFConfig) -> Method:
             user_first=False,
             samples=samples,
             num_items=len(items),
+            teacher=teacher,
         )
         user, network = user_side_and_network(parameters)
         held = held._replace(rows=rows)
@@ -169,7 +178,7 @@ def fedncf(config: FedNCFConfig) -> Method:
     def item_view(server: Shared) -> dict[str, np.ndarray]:
         return {"item_embeddings": np.asarray(server.items)}
 
-    return Method(
+    method = Method(
         name="fedncf",
         config=config,
         init=init,
@@ -190,3 +199,18 @@ def fedncf(config: FedNCFConfig) -> Method:
         epsilon=epsilon,
         published_evaluation="download",
     )
+
+    def score_items(server: Shared, user: jax.Array, items: jax.Array) -> jax.Array:
+        """By the network that all clients share: only users differ between groups."""
+        parts = dict(zip(USER_SIDE, jnp.split(user[None], 2, axis=1), strict=True))
+        return score(config.model(1), {**parts, **server.network}, jnp.int32(0), items)
+
+    backbone = Backbone(
+        table=lambda upload: upload.items,
+        width=2 * config.dim,
+        head_size=2 * config.dim,
+        user_side=lambda client: jnp.concatenate([client.user[x] for x in USER_SIDE], axis=1),
+        head=lambda upload, user: user,
+        score_items=score_items,
+    )
+    return fuse(method, config, backbone)

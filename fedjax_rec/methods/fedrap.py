@@ -25,15 +25,18 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.fedrap_training import Penalty, Ramp, Terms, ramp, train_tables
+from fedjax_rec.methods.fusion import Backbone, fuse
+from fedjax_rec.methods.fusion_options import Fusion
+from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head
 from fedjax_rec.methods.touched import touched_rows
-from fedjax_rec.models import LinearHead, score
+from fedjax_rec.models import LinearHead, head_rows, score, score_by_row
 
 __all__ = ["FedRAPConfig", "fedrap"]
 
 
 @dataclass(frozen=True)
-class FedRAPConfig(LocalTraining, Uplink):
+class FedRAPConfig(LocalTraining, Uplink, Fusion):
     """Options of FedRAP, with the defaults of its release; training is by SGD.
 
     Attributes:
@@ -68,6 +71,7 @@ class FedRAPConfig(LocalTraining, Uplink):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        Fusion.__post_init__(self)
         if self.optimizer != "sgd":
             raise InputError(f"optimizer={self.optimizer!r}: fedrap trains by SGD, leave it out")
         check_choice("ramp", self.ramp, ("tanh", "sin", "frac", "square", "fixed"))
@@ -140,7 +144,11 @@ def fedrap(config: FedRAPConfig) -> Method:
         return Broadcast(shared=Download(server.common, server.passed))
 
     def local_update(
-        key: jax.Array, client: Client, download: Broadcast, data: ClientData
+        key: jax.Array,
+        client: Client,
+        download: Broadcast,
+        data: ClientData,
+        teacher: Teacher | None = None,
     ) -> tuple[Client, jax.Array, Info]:
         common, passed = download.shared
         m, d = common.shape
@@ -164,6 +172,7 @@ def fedrap(config: FedRAPConfig) -> Method:
             ),
             config,
             num_items=m,
+            teacher=None if teacher is None else teacher.of(touched.items),
         )
 
         def whole(table: jax.Array, kept: jax.Array, rows: jax.Array) -> jax.Array:
@@ -190,7 +199,7 @@ def fedrap(config: FedRAPConfig) -> Method:
     def item_view(server: Server) -> dict[str, np.ndarray]:
         return {"item_embeddings": np.asarray(server.common)}
 
-    return Method(
+    method = Method(
         name="fedrap",
         config=config,
         init=init,
@@ -210,3 +219,12 @@ def fedrap(config: FedRAPConfig) -> Method:
         epsilon=config.epsilon,
         published_evaluation="download",
     )
+    backbone = Backbone(
+        table=lambda upload: upload,
+        width=config.dim,
+        head_size=config.dim + 1,
+        user_side=lambda client: head_rows(client.head),
+        head=lambda upload, user: user,
+        score_items=lambda server, row, items: score_by_row(row, items),
+    )
+    return fuse(method, config, backbone)

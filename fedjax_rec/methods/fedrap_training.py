@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from fedjax_rec.batches import Batch, ClientData, Samples, for_each_batch
 from fedjax_rec.losses import binary_cross_entropy, nuclear_norm
+from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.models import LinearHead, score
 
 __all__ = ["Penalty", "Ramp", "Terms", "Trained", "penalty", "ramp", "train_tables"]
@@ -119,6 +121,8 @@ def train_tables(
     options: Any,
     *,
     num_items: int,
+    model: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> Trained:
     """Trains one client by SGD on
 
@@ -140,10 +144,15 @@ def train_tables(
       terms: weights and rates of the round.
       options: ``FedRAPConfig``.
       num_items: m.
+      model: another score function, with ``head`` for its parameters; None: the linear head.
+      teacher: what draws predictions beside the labels, by row of ``rows``; None: nothing. A client
+        does not stop early for it.
     """
-    model = LinearHead(data.num_users)
+    model = LinearHead(data.num_users) if model is None else model
     rates = jnp.stack([terms.personal_rate, terms.common_rate])
     dim = rows.shape[1] // 2
+    # Most clients have fewer samples than a batch of thousands: no padding beyond their bucket's.
+    batch_size = min(options.batch_size, len(samples.items))
 
     def objective(head: Any, rows: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         personal, common = jnp.split(rows, 2, axis=1)
@@ -151,7 +160,10 @@ def train_tables(
         entropy = binary_cross_entropy(logits, batch.labels, batch.mask)
         apart = _mean((personal - common) ** 2, batch.mask)
         sparse = penalty(options.penalty, common, batch.mask)
-        return entropy - terms.apart * apart + terms.sparse * sparse, entropy
+        value = entropy - terms.apart * apart + terms.sparse * sparse
+        if teacher is not None:
+            value += teacher.pull(logits, batch)
+        return value, entropy
 
     def step(carry: _Carry, batch: Batch) -> _Carry:
         count = jnp.sum(batch.mask)
@@ -184,7 +196,7 @@ def train_tables(
             at.carry,
             num_items=num_items,
             negatives=options.negatives,
-            batch_size=options.batch_size,
+            batch_size=batch_size,
             epochs=1,
             samples=samples,
         )

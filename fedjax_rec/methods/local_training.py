@@ -28,6 +28,7 @@ from fedjax_rec.methods.adam import (
     take_row_step,
 )
 from fedjax_rec.methods.contract import Info
+from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.models import LinearHead, score
 
 __all__ = [
@@ -181,6 +182,7 @@ def train_locally(
     samples: Samples | None = None,
     num_items: int | None = None,
     items_of: Callable[[jax.Array], jax.Array] = lambda rows: rows,
+    teacher: Teacher | None = None,
 ) -> tuple[Any, jax.Array, Info]:
     """Trains one client's user side and item table on its round's batches, by BCE.
 
@@ -197,6 +199,7 @@ def train_locally(
       samples: as ``continue_training``. Their ``items`` may name several rows each, [N, R].
       num_items: as ``continue_training``.
       items_of: what a batch's gathered rows, [B, d] or [B, R, d], amount to: [B, d] items.
+      teacher: what draws predictions beside the labels, by row of ``items``; None: nothing.
 
     Returns:
       The trained user side and [m, d] items, and the mean BCE of the batches.
@@ -204,7 +207,8 @@ def train_locally(
 
     def cross_entropy(user: Any, rows: jax.Array, batch: Batch) -> jax.Array:
         logits = score(model, user, batch.users, items_of(rows))
-        return binary_cross_entropy(logits, batch.labels, batch.mask)
+        loss = binary_cross_entropy(logits, batch.labels, batch.mask)
+        return loss if teacher is None else loss + teacher.pull(logits, batch)
 
     trained = continue_training(
         key,

@@ -11,6 +11,7 @@ from fedjax_rec.batches import Batch, ClientData, Samples
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import binary_cross_entropy, elementwise_mse
 from fedjax_rec.methods.contract import Info
+from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.memory import Memory, Remembering, train_remembering
 from fedjax_rec.models import MF, score
 
@@ -47,6 +48,7 @@ def train_mf(
     width: jax.Array | int | None = None,
     samples: Samples | None = None,
     num_items: int | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[Any, jax.Array, Memory, Info]:
     """Trains one client's user and item embeddings, in one joint step a batch.
 
@@ -61,6 +63,7 @@ def train_mf(
         zero and stay so: a column that is zero in both factors has no gradient in either.
       samples: as ``continue_training``; None: drawn here.
       num_items: as ``continue_training``.
+      teacher: what draws predictions beside the labels, by row of ``items``; None: nothing.
 
     Returns:
       The trained parameters, the [m, d] items, the new memory, and the mean loss of the batches.
@@ -72,7 +75,8 @@ def train_mf(
             products = user["embedding"][batch.users] * rows
             return elementwise_mse(products, batch.labels, batch.mask, width=width)
         logits = score(model, user, batch.users, rows)
-        return binary_cross_entropy(logits, batch.labels, batch.mask)
+        loss = binary_cross_entropy(logits, batch.labels, batch.mask)
+        return loss if teacher is None else loss + teacher.pull(logits, batch)
 
     return train_remembering(
         key, objective, user, items, memory, data, options, samples=samples, num_items=num_items

@@ -20,20 +20,24 @@ from fedjax_rec.methods.contract import (
     identity_between_rounds,
     identity_receive,
 )
+from fedjax_rec.methods.fusion import Backbone, fuse
+from fedjax_rec.methods.fusion_options import Fusion
+from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.local_training import LocalTraining, initial_head, train_locally
 from fedjax_rec.methods.shared_items import ItemUpload, own_scores, shared_items
-from fedjax_rec.models import LinearHead, score
+from fedjax_rec.models import LinearHead, head_rows, score, score_by_row
 
 __all__ = ["PFedRecConfig", "pfedrec"]
 
 
 @dataclass(frozen=True)
-class PFedRecConfig(LocalTraining, ItemUpload):
+class PFedRecConfig(LocalTraining, ItemUpload, Fusion):
     """Options of PFedRec, with the defaults of its release: SGD 0.1, one local epoch."""
 
     def __post_init__(self) -> None:
         LocalTraining.__post_init__(self)
         ItemUpload.__post_init__(self)
+        Fusion.__post_init__(self)
 
 
 class Server(NamedTuple):
@@ -59,7 +63,7 @@ def pfedrec(config: PFedRecConfig) -> Method:
       Zhang et al., "Dual Personalization on Federated Recommendation", IJCAI 2023, Algorithm 1.
       Rates as in its release: head η, items η·m·80.
     """
-    table = shared_items(config)
+    table = shared_items(config, whole=config.fuses)
 
     def init(key: jax.Array, problem: Problem) -> Server:
         items_key, head_key = jax.random.split(key)
@@ -75,7 +79,11 @@ def pfedrec(config: PFedRecConfig) -> Method:
         return Broadcast(shared=server.items)
 
     def local_update(
-        key: jax.Array, client: Client, download: Broadcast, data: ClientData
+        key: jax.Array,
+        client: Client,
+        download: Broadcast,
+        data: ClientData,
+        teacher: Teacher | None = None,
     ) -> tuple[Client, Any, Info]:
         items = download.shared
         held, samples = table.begin(key, items, data)
@@ -89,6 +97,7 @@ def pfedrec(config: PFedRecConfig) -> Method:
             user_first=True,
             samples=samples,
             num_items=len(items),
+            teacher=teacher,
         )
         held = held._replace(rows=rows)
         return Client(head, held), table.upload(items, held), info
@@ -114,7 +123,7 @@ def pfedrec(config: PFedRecConfig) -> Method:
     def item_view(server: Server) -> dict[str, np.ndarray]:
         return {"item_embeddings": np.asarray(server.items)}
 
-    return Method(
+    method = Method(
         name="pfedrec",
         config=config,
         init=init,
@@ -135,3 +144,12 @@ def pfedrec(config: PFedRecConfig) -> Method:
         epsilon=config.epsilon,
         published_evaluation="trained",
     )
+    backbone = Backbone(
+        table=lambda upload: upload,
+        width=config.dim,
+        head_size=config.dim + 1,
+        user_side=lambda client: head_rows(client.head),
+        head=lambda upload, user: user,
+        score_items=lambda server, row, items: score_by_row(row, items),
+    )
+    return fuse(method, config, backbone)

@@ -93,7 +93,7 @@ class SharedItems(NamedTuple):
     wire: Callable[[Any, Any], Any]
 
 
-def shared_items(options: Any, *, keep_optimizer: bool = False) -> SharedItems:
+def shared_items(options: Any, *, keep_optimizer: bool = False, whole: bool = False) -> SharedItems:
     """The form that a method's options allow: touched rows where nothing else changes.
 
     A whole table is needed where all m rows change (weight decay, moments that are kept from round
@@ -103,13 +103,19 @@ def shared_items(options: Any, *, keep_optimizer: bool = False) -> SharedItems:
     Args:
       options: with the fields of ``ItemUpload`` and ``LocalTraining``.
       keep_optimizer: whether optimizers live on between rounds.
+      whole: whether the server needs whole tables, client by client (``fusion``).
 
     Raises:
-      InputError: ``upload="rows"`` where all rows change.
+      InputError: ``upload="rows"`` where all rows change, or are needed.
     """
     decay = options.weight_decay
     all_change = bool(decay) or keep_optimizer
     if options.upload == "rows":
+        if whole:
+            raise InputError(
+                "upload='rows' sends the rows of a client's samples, but fusion needs whole "
+                "tables: leave one of the two out"
+            )
         if all_change:
             what = f"weight_decay={decay:g}" if decay else "keep_optimizer"
             raise InputError(
@@ -118,7 +124,9 @@ def shared_items(options: Any, *, keep_optimizer: bool = False) -> SharedItems:
             )
         return _touched(options, counted=True)
     transformed = options.clip is not None or options.laplace or options.bits is not None
-    return _whole(options) if all_change or transformed else _touched(options, counted=False)
+    if whole or all_change or transformed:
+        return _whole(options)
+    return _touched(options, counted=False)
 
 
 def own_scores(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-__all__ = ["LinearHead"]
+__all__ = ["LinearHead", "head_rows", "score_by_row"]
 
 
 class LinearHead(nn.Module):
@@ -45,3 +47,13 @@ class LinearHead(nn.Module):
         bound = (fan_in or shape[-1]) ** -0.5
         draw = jax.random.uniform(key, shape[1:], minval=-bound, maxval=bound)
         return jnp.broadcast_to(draw, shape)
+
+
+def head_rows(parameters: Any) -> jax.Array:
+    """A ``LinearHead``'s parameters as they travel: [num_users, d + 1], the bias last."""
+    return jnp.concatenate([parameters["kernel"], parameters["bias"][:, None]], axis=1)
+
+
+def score_by_row(row: jax.Array, items: jax.Array) -> jax.Array:
+    """[n] logits of [n, d] items by one of the ``head_rows``."""
+    return items @ row[:-1] + row[-1]

@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-__all__ = ["NCF", "user_side_and_network"]
+__all__ = ["NCF", "USER_SIDE", "user_side_and_network"]
 
-_USER_SIDE = ("user_gmf", "user_mlp")
+USER_SIDE = ("user_gmf", "user_mlp")
+"""Names of a user's embeddings among NCF's parameters."""
 
 
 class NCF(nn.Module):
@@ -56,7 +57,7 @@ class NCF(nn.Module):
         dim = items.shape[-1] // 2
         normal = nn.initializers.normal(self.init_std)
         for_gmf, for_mlp = (
-            self.param(name, normal, (self.num_users, dim))[users] for name in _USER_SIDE
+            self.param(name, normal, (self.num_users, dim))[users] for name in USER_SIDE
         )
         fused = [for_gmf * items[:, :dim]]
 
@@ -86,7 +87,7 @@ def user_side_and_network(parameters: Any) -> tuple[dict[str, Any], dict[str, An
     Returns:
       Both parts; ``{**user_side, **network}`` is the whole again.
     """
-    user_side = {name: parameters[name] for name in _USER_SIDE}
+    user_side = {name: parameters[name] for name in USER_SIDE}
     return user_side, {k: v for k, v in parameters.items() if k not in user_side}
 
 

@@ -1,5 +1,6 @@
 """Host work between rounds: communities, k-means, quantization, spectra. NumPy in, NumPy out."""
 
+from fedjax_rec.server.client_groups import Grouping, align_labels, group_clients
 from fedjax_rec.server.clustering import kmeans
 from fedjax_rec.server.communities import EmptyGraphWarning, communities, modularity
 from fedjax_rec.server.coordinates import principal_coordinates, quantize_columns
@@ -19,13 +20,16 @@ from fedjax_rec.server.spectrum import eigenbasis, leading_eigenvectors
 
 __all__ = [
     "EmptyGraphWarning",
+    "Grouping",
     "UnusedCodewordsWarning",
     "add_mean_laplace",
+    "align_labels",
     "code_dtype",
     "communities",
     "cosine_similarity_graph",
     "distinct_codes",
     "eigenbasis",
+    "group_clients",
     "hash_codes",
     "kmeans",
     "leading_eigenvectors",

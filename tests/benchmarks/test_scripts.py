@@ -11,6 +11,7 @@ import click_noise
 import client_sweep
 import communities
 import fedcia_ml100k
+import gfmfr_ml100k
 import gpu
 import harness
 import honest_structures
@@ -97,6 +98,48 @@ def test_rqfedrec_speed_refuses_what_it_cannot_time(tmp_path, wrong):
 
     with pytest.raises(harness.InputError):
         rqfedrec_speed.run(rqfedrec_speed.RQFedRecSpeedOptions(toy=True, results=tmp_path, **wrong))
+
+
+def test_baselines_speed(tmp_path):
+    pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
+    import baselines_speed
+
+    table = baselines_speed.run(
+        baselines_speed.BaselinesSpeedOptions(
+            toy=True, results=tmp_path, turns=1, reference_clients=3, torch_threads=(1,)
+        )
+    )
+    rows = checked(table, tmp_path)
+    assert [row["method"] for row in rows] == ["fedncf", "fedrap", "gpfedrec"]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["release s"] / row["ours s"])
+        assert row["ratio to lean"] == pytest.approx(row["lean s"] / row["ours s"])
+        assert 0 < row["release server s"] < row["release s"]
+        for column in ("ours server s", "ratio of training"):
+            assert (row[column] is None) == (row["method"] != "gpfedrec")
+        assert row["verdict"] == "toy"
+    assert any("3 of 30 clients" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"methods": ("fedmf",)}, "--methods fedmf: choose from fedncf"),
+        ({"turns": 0}, "--turns 0"),
+        ({"reference_clients": 31}, "--reference-clients 31"),
+        ({"reference_clients": -1}, "--reference-clients -1"),
+        ({"torch_threads": (1, 0)}, "--torch-threads 1 0"),
+        ({"torch_threads": ()}, "--torch-threads"),
+    ],
+)
+def test_baselines_speed_refuses_what_it_cannot_time(tmp_path, wrong, named):
+    pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
+    import baselines_speed
+
+    with pytest.raises(harness.InputError, match=named):
+        baselines_speed.run(
+            baselines_speed.BaselinesSpeedOptions(toy=True, results=tmp_path, **wrong)
+        )
 
 
 def test_leak_detector(tmp_path, monkeypatch):
@@ -577,6 +620,22 @@ def test_structure_speed(tmp_path):
     ]
     base = rows[0]["device s"]
     assert all(row["of CGFedRec"] == pytest.approx(row["device s"] / base) for row in rows)
+
+
+def test_gfmfr_ml100k(tmp_path):
+    options = gfmfr_ml100k.FusionOptions(
+        toy=True, results=tmp_path, backbones=("PFedRec",), seeds=2, rounds=2, weights=(0.5,)
+    )
+    rows = checked(gfmfr_ml100k.run(options), tmp_path)
+    assert [(row["backbone"], row["fusion"]) for row in rows] == [
+        ("PFedRec", "–"),
+        ("PFedRec", "0.5"),
+    ]
+    gain = rows[1]["HR@10"] - rows[0]["HR@10"]
+    assert rows[1]["Δ HR@10"] == pytest.approx(gain)
+    assert rows[1]["kB up"] > rows[0]["kB up"]
+    with pytest.raises(harness.InputError, match="--backbones 'MF': choose from GFMFR"):
+        gfmfr_ml100k.run(dataclasses.replace(options, backbones=("MF",)))
 
 
 def test_alignfedrec_ml100k(tmp_path, monkeypatch):

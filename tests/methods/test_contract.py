@@ -26,6 +26,11 @@ OPTIONS = {
 }
 OWN = {
     "fedrap": {"item_lr": 5.0, "local_epochs": 3},  # its rates are for batches of thousands
+    "gfmfr": {
+        **{"modality": ("text=text",), "fusion_hidden": 8, "fusion_epochs": 3, "local_epochs": 2},
+        # With k-means: what differs in the last bits still is the same group.
+        **{"item_lr": 1.0, "fusion_grouping": "kmeans"},
+    },
     "mf-central": {"batch_size": 64},  # all clients' batches are one's
     "ncf-central": {"batch_size": 64},
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedjax_rec.methods.local_training import initial_head
-from fedjax_rec.models import MF, NCF, LinearHead, score, user_side_and_network
+from fedjax_rec.models import MF, MLP, NCF, LinearHead, score, user_side_and_network
 from tests.problems import small
 
 USERS, DIM = 3, 5
@@ -82,6 +82,36 @@ def test_the_network_starts_by_glorot_with_biases_of_0() -> None:
     bound = (6 / (40 + 30)) ** 0.5
     assert 0.95 * bound < np.abs(layer[:, :-1]).max() <= bound
     assert layer[:, :-1].std() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_mlp_agrees_with_numpy_for_one_user_and_for_many() -> None:
+    model = MLP(USERS, layers=(6, 4))
+    parameters = _parameters(model)
+    layers = [parameters[name] for name in ("layer_0", "layer_1", "output")]
+
+    def by_hand(user):
+        hidden = np.hstack([np.tile(parameters["embedding"][user], (len(ITEMS), 1)), ITEMS])
+        for layer in layers[:-1]:
+            hidden = np.maximum(hidden.astype(np.float64) @ layer["kernel"] + layer["bias"], 0)
+        return (hidden @ layers[-1]["kernel"] + layers[-1]["bias"])[:, 0]
+
+    by_user = [by_hand(user) for user in range(USERS)]
+    for user in range(USERS):
+        found = score(model, parameters, jnp.int32(user), ITEMS)
+        np.testing.assert_allclose(found, by_user[user], rtol=1e-5, atol=1e-5)
+    users = np.array([2, 0, 0, 1, 2, 1, 0])
+    expected = [by_user[user][row] for row, user in enumerate(users)]
+    found = score(model, parameters, users, ITEMS)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_mlp_starts_as_torch_would_start_it() -> None:
+    start = MLP(500, layers=(40, 30)).init(jax.random.key(6), jnp.int32(0), jnp.zeros((1, 20)))
+    parameters = start["params"]
+    assert np.std(parameters["embedding"]) == pytest.approx(1, rel=0.05)
+    for value in jax.tree.leaves(parameters["layer_1"]):  # kernel and bias
+        assert np.abs(value).max() <= 40**-0.5
+        assert np.std(value) == pytest.approx(40**-0.5 / 3**0.5, rel=0.25)
 
 
 def test_heads_all_start_from_one_draw() -> None:

@@ -17,28 +17,31 @@ def one_by_one(request):
     return method, run_engine(make_engine(method, small(USERS), chunk=1))
 
 
-def test_side_by_side_is_one_by_one(one_by_one) -> None:
+def test_in_groups_on_two_devices_is_one_by_one(one_by_one, two_devices) -> None:
+    """Both at once, for every method: what differs in one of them differs here."""
     method, expected = one_by_one
-    assert_same_run(run_engine(make_engine(method, small(USERS), chunk=7)), expected)
+    assert_same_run(run_engine(make_engine(method, small(USERS), 2, chunk=4)), expected)
 
 
 @pytest.mark.parametrize("one_by_one", ["cgfedrec", "fedmf"], indirect=True)
-def test_all_at_once_is_one_by_one(one_by_one) -> None:
+@pytest.mark.parametrize("chunk", [7, USERS])
+def test_side_by_side_is_one_by_one(one_by_one, chunk) -> None:
     method, expected = one_by_one
-    assert_same_run(run_engine(make_engine(method, small(USERS), chunk=USERS)), expected)
+    assert_same_run(run_engine(make_engine(method, small(USERS), chunk=chunk)), expected)
 
 
+@pytest.mark.parametrize("one_by_one", ["cgfedrec", "fedmf"], indirect=True)
 def test_sharded_is_one_by_one(one_by_one, two_devices) -> None:
     method, expected = one_by_one
     assert_same_run(run_engine(make_engine(method, small(USERS), 2)), expected)
 
 
+@pytest.mark.parametrize("one_by_one", ["cgfedrec", "gpfedrec", "rqfedrec"], indirect=True)
 def test_the_loop_without_jit_is_one_by_one(one_by_one) -> None:
     """The first round, on few clients: Python runs every line, for each batch of each client."""
     method, _ = one_by_one
-    cohort = 1 if method.centralized else 2
     looped, jitted = (
-        run_engine(make_engine(method, small(USERS), cohort=cohort, **plan), rounds=1)
+        run_engine(make_engine(method, small(USERS), cohort=2, **plan), rounds=1)
         for plan in ({"debug": True}, {"chunk": 1})
     )
     assert_same_run(looped, jitted)
