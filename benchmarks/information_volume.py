@@ -236,6 +236,7 @@ def _part(name: str, seed: int, options: VolumeOptions) -> Volume:
     if options.toy:
         return _measure(method, problem, seed, options)
     asked = {"method": asdict(method.config), "seed": seed, "rounds": options.rounds}
+    asked = json.loads(json.dumps(asked))  # as a file gives it back: tuples are lists there
     path = options.parts / f"{name}-d{options.dim}-{options.rounds}rounds-seed{seed}.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))

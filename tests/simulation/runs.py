@@ -40,7 +40,7 @@ def assert_same_run(ours: Any, theirs: Any) -> None:
     # Additions in another order differ in the last bits; two rounds of training multiply that, and
     # so does the eigenbasis of a matrix whose eigenvalues are close.
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=5e-5), states, expected_states
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4), states, expected_states
     )
     for outcome, other in zip(outcomes, expected, strict=True):
         assert outcome.train_loss == pytest.approx(other.train_loss, rel=1e-5)

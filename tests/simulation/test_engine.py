@@ -1,5 +1,6 @@
 """One simulation, whatever the plan: silos, buckets, cohorts, seeds. And what it scores."""
 
+from typing import Any
 from unittest import mock
 
 import jax
@@ -80,13 +81,14 @@ def test_states_move_between_layouts(two_devices) -> None:
 @pytest.mark.parametrize("name", methods.REGISTRY)
 def test_one_seed_one_run(name) -> None:
     problem = small(USERS)
-    first = run_engine(make_engine(tiny(name), problem, seed=5, cohort=0.5, chunk=7))
-    second = run_engine(make_engine(tiny(name), problem, seed=5, cohort=0.5, chunk=7))
+    plan: dict[str, Any] = {"cohort": 1 if tiny(name).centralized else 0.5, "chunk": 7}
+    first = run_engine(make_engine(tiny(name), problem, seed=5, **plan))
+    second = run_engine(make_engine(tiny(name), problem, seed=5, **plan))
     assert_bitwise(first[1], second[1])
     for ours, theirs in zip(first[2], second[2], strict=True):
         assert ours.train_loss == theirs.train_loss
         assert_bitwise(ours.ranks, theirs.ranks)
-    other = run_engine(make_engine(tiny(name), problem, seed=6, cohort=0.5, chunk=7))
+    other = run_engine(make_engine(tiny(name), problem, seed=6, **plan))
     pairs = zip(jax.tree.leaves(first[1]), jax.tree.leaves(other[1]), strict=True)
     assert any((a != b).any() for a, b in pairs)
 

@@ -7,8 +7,6 @@ from tests.methods.test_contract import tiny
 from tests.problems import small
 from tests.simulation.runs import USERS, assert_same_run, make_engine, run_engine
 
-pytestmark = pytest.mark.usefixtures("optimized")  # shapes differ in what is fused and vectorized
-
 
 @pytest.fixture(scope="module", params=methods.REGISTRY)
 def one_by_one(request):
@@ -21,19 +19,6 @@ def test_in_groups_on_two_devices_is_one_by_one(one_by_one, two_devices) -> None
     """Both at once, for every method: what differs in one of them differs here."""
     method, expected = one_by_one
     assert_same_run(run_engine(make_engine(method, small(USERS), 2, chunk=4)), expected)
-
-
-@pytest.mark.parametrize("one_by_one", ["cgfedrec", "fedmf"], indirect=True)
-@pytest.mark.parametrize("chunk", [7, USERS])
-def test_side_by_side_is_one_by_one(one_by_one, chunk) -> None:
-    method, expected = one_by_one
-    assert_same_run(run_engine(make_engine(method, small(USERS), chunk=chunk)), expected)
-
-
-@pytest.mark.parametrize("one_by_one", ["cgfedrec", "fedmf"], indirect=True)
-def test_sharded_is_one_by_one(one_by_one, two_devices) -> None:
-    method, expected = one_by_one
-    assert_same_run(run_engine(make_engine(method, small(USERS), 2)), expected)
 
 
 @pytest.mark.parametrize("one_by_one", ["cgfedrec", "gpfedrec", "rqfedrec"], indirect=True)
