@@ -25,7 +25,7 @@ from fedjax_rec.methods.memory import Memory, Remembering, initial_memory
 from fedjax_rec.models import score
 from fedjax_rec.uplink import identity
 
-__all__ = ["alone"]
+__all__ = ["alone", "nothing_shared"]
 
 
 class Server(NamedTuple):
@@ -88,18 +88,25 @@ def alone(
         config=config,
         init=init,
         init_client=init_client,
-        broadcast=lambda server: Broadcast(shared=()),
-        receive=identity_receive,
         local_update=local_update,
-        retain=lambda client: client,
-        uplink=identity(),
-        weight=lambda data: jnp.float32(1),
-        reduce=weighted_sum,
-        server_step=lambda key, server, reduced: server,
-        between_rounds=identity_between_rounds,
         scores=scores,
-        traffic=lambda download, upload, sent: Traffic(down=(), up=()),
-        item_view=lambda server: {},
+        **nothing_shared(),
         centralized=centralized,
-        published_evaluation="trained",
     )
+
+
+def nothing_shared() -> dict[str, Any]:
+    """Those fields of a ``Method`` that say what travels: nothing, in either direction."""
+    return {
+        "broadcast": lambda server: Broadcast(shared=()),
+        "receive": identity_receive,
+        "retain": lambda client: client,
+        "uplink": identity(),
+        "weight": lambda data: jnp.float32(1),
+        "reduce": weighted_sum,
+        "server_step": lambda key, server, reduced: server,
+        "between_rounds": identity_between_rounds,
+        "traffic": lambda download, upload, sent: Traffic(down=(), up=()),
+        "item_view": lambda server: {},
+        "published_evaluation": "trained",
+    }

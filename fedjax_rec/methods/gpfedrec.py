@@ -29,6 +29,7 @@ from fedjax_rec.methods.kept_uploads import everyone_has, sum_of_values
 from fedjax_rec.methods.local_training import (
     LocalTraining,
     Uplink,
+    check_layers,
     continue_training,
     fresh_optimizers,
 )
@@ -70,9 +71,7 @@ class GPFedRecConfig(LocalTraining, Uplink):
         super().__post_init__()
         if self.optimizer != "sgd":
             raise InputError(f"optimizer={self.optimizer!r}: gpfedrec trains by SGD, leave it out")
-        if not self.layers or min(self.layers) < 1:
-            shown = " ".join(map(str, self.layers)) or "()"
-            raise InputError(f"layers={shown}: give one number of units or more, each at least 1")
+        check_layers(self.layers)
         check_choice("similarity", self.similarity, ("cosine", "distance"))
         if self.neighbours is not None and self.neighbours < 1:
             raise InputError(f"neighbours={self.neighbours} must be at least 1")

@@ -6,22 +6,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from fedjax_rec.batches import ClientData
 from fedjax_rec.data import Problem
+from fedjax_rec.methods.alone import nothing_shared
 from fedjax_rec.methods.contract import (
     Broadcast,
     Info,
     Method,
-    Traffic,
-    identity_between_rounds,
-    identity_receive,
-    weighted_sum,
 )
 from fedjax_rec.methods.local_training import LocalTraining, initial_head, train_locally
 from fedjax_rec.models import LinearHead, score
-from fedjax_rec.uplink import identity
 
 __all__ = ["LocalConfig", "local"]
 
@@ -84,17 +79,7 @@ def local(config: LocalConfig) -> Method:
         config=config,
         init=init,
         init_client=init_client,
-        broadcast=lambda server: Broadcast(shared=()),
-        receive=identity_receive,
         local_update=local_update,
-        retain=lambda client: client,
-        uplink=identity(),
-        weight=lambda data: jnp.float32(1),
-        reduce=weighted_sum,
-        server_step=lambda key, server, reduced: server,
-        between_rounds=identity_between_rounds,
         scores=scores,
-        traffic=lambda download, upload, sent: Traffic(down=(), up=()),
-        item_view=lambda server: {},
-        published_evaluation="trained",
+        **nothing_shared(),
     )

@@ -6,7 +6,7 @@ dense gradient of a table that a batch touches in a few hundred rows would be mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +37,7 @@ __all__ = [
     "Optimizers",
     "Trained",
     "Uplink",
+    "check_layers",
     "continue_training",
     "fresh_optimizers",
     "initial_head",
@@ -132,6 +133,13 @@ class Uplink:
         """
         rows, dim = table.shape
         return uplink.epsilon(self.clip, self.laplace, rows=rows, dim=dim, rounds=rounds)
+
+
+def check_layers(layers: Sequence[int]) -> None:
+    """Raises InputError where hidden layers are none, or one has no units."""
+    if not layers or min(layers) < 1:
+        shown = " ".join(map(str, layers)) or "()"
+        raise InputError(f"layers={shown}: give one number of units or more, each at least 1")
 
 
 def initial_head(key: jax.Array, problem: Problem, dim: int) -> Any:

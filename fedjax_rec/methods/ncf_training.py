@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import jax
 
-from fedjax_rec.errors import InputError
-from fedjax_rec.methods.local_training import LocalTraining
+from fedjax_rec.methods.local_training import LocalTraining, check_layers
 from fedjax_rec.models import NCF
 
 __all__ = ["NCFTraining"]
@@ -28,9 +27,7 @@ class NCFTraining(LocalTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.layers or min(self.layers) < 1:
-            shown = " ".join(map(str, self.layers)) or "()"
-            raise InputError(f"layers={shown}: give one number of units or more, each at least 1")
+        check_layers(self.layers)
 
     def model(self, num_users: int) -> NCF:
         """The score function of a client with that many user slots."""
