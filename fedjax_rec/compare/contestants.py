@@ -2,7 +2,8 @@
 
 Words, with commas between them: ``NAME[@PRESET][:OPTION=VALUE]...``, such as
 ``pfedrec,alignfedrec@leak-free,fedmf:dim=64:lr=0.1:label=wide``. Values that hold a comma or a
-colon need the file, with a table for each:
+colon need the file, with a table for each. ``seeds`` is how many of the comparison's seeds a costly
+method runs with, the first ones.
 
 .. code-block:: toml
 
@@ -11,6 +12,7 @@ colon need the file, with a table for each:
     ["fedmf wide"]
     method = "fedmf"
     dim = 64
+    seeds = 1                  # of those that the comparison has
 
     [aligned]
     method = "alignfedrec"
@@ -51,11 +53,17 @@ class Contestant:
       label: what tables and figures call it.
       method: a name of the registry.
       options: of ``fedjax-rec run METHOD`` by their names, ``preset`` among them.
+      seeds: how many of the comparison's seeds it runs with, the first ones; None: all.
     """
 
     label: str
     method: str
     options: Mapping[str, Value]
+    seeds: int | None = None
+
+    def seeds_of(self, wanted: Sequence[int]) -> Sequence[int]:
+        """Those that it runs with, of the comparison's."""
+        return wanted[: self.seeds]
 
 
 def read_contestants(text: str) -> tuple[Contestant, ...]:
@@ -91,7 +99,7 @@ def _from_word(word: str) -> Contestant:
     method, _, preset = head.partition("@")
     options: dict[str, Value] = {"preset": preset} if "@" in head else {}
     shown = [head]
-    label = None
+    label = seeds = None
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name or not value:
@@ -105,9 +113,12 @@ def _from_word(word: str) -> Contestant:
         if name == "label":
             label = value
             continue
+        if name == "seeds":
+            seeds = _seeds(value, word)
+            continue
         options[name] = _BOOLEANS.get(value, value)
         shown.append(pair)
-    return Contestant(label or " ".join(shown), method, options)
+    return Contestant(label or " ".join(shown), method, options, seeds)
 
 
 def _from_tables(path: Path) -> list[Contestant]:
@@ -129,8 +140,20 @@ def _from_tables(path: Path) -> list[Contestant]:
             )
         options = {name.replace("-", "_"): _value(name, label, v) for name, v in table.items()}
         method = options.pop("method", label)
-        found.append(Contestant(label, str(method), options))
+        seeds = _seeds(options.pop("seeds"), f"[{label}]") if "seeds" in options else None
+        found.append(Contestant(label, str(method), options, seeds))
     return found
+
+
+def _seeds(value: Value, where: str) -> int:
+    """A number of seeds; ``where`` is for the error."""
+    text = str(value)
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(
+            f"seeds of {where} is {text}: give how many of the comparison's seeds it runs with, "
+            "1 or more"
+        )
+    return int(text)
 
 
 def _value(name: str, label: str, value: Any) -> Value:

@@ -83,7 +83,7 @@ def run_comparison(
       setting: options of ``fedjax-rec run`` that all have (``data``, ``data_options.users``,
         ``rounds``); a contestant's own go before those that are not the data's.
       protocols: one, or both.
-      seeds: each contestant runs with each.
+      seeds: each contestant runs with each, or with as many of the first as it says.
       out: the folder; None: ``runs/compare-DATA-SPLIT``.
       executor, jobs, cpus_per_trial, gpus_per_trial: where trials run, see `sweep.run.Place`.
       retry_failed: run those again that failed before.
@@ -112,7 +112,7 @@ def run_comparison(
     folder = Path(out)
     record = {
         "data": {name: options[name] for name in _DATA},
-        "methods": [{"label": c.label, "method": c.method, **c.options} for c in contestants],
+        "methods": [_described(c) for c in contestants],
         "protocols": list(protocols),
         "seeds": list(seeds),
         "setting": dict(setting),
@@ -134,6 +134,13 @@ def run_comparison(
         return _finish(folder, manifest, seats, record)
 
 
+def _described(contestant: Contestant) -> dict[str, Value]:
+    """As the record and the page have it."""
+    few = {} if contestant.seeds is None else {"seeds": contestant.seeds}
+    named: dict[str, Value] = {"label": contestant.label, "method": contestant.method}
+    return {**named, **few, **contestant.options}
+
+
 def _as_run(setting: Mapping[str, Value]) -> dict[str, Value]:
     """``clients`` groups users, as in ``fedjax-rec run``; in sweeps of synthetic data without a
     number of users it would ask for as many of these."""
@@ -152,7 +159,7 @@ def _trials(
     seeds: Sequence[int],
 ) -> dict[str, tuple[Trial, _Seat]]:
     """By id, every trial and whose it is."""
-    seats = [_Seat(c, p, s) for c in contestants for p in protocols for s in seeds]
+    seats = [_Seat(c, p, s) for c in contestants for p in protocols for s in c.seeds_of(seeds)]
     points = []
     for contestant, protocol, seed in seats:
         axes: dict[str, Value] = {"label": contestant.label, "seed": seed}
@@ -162,7 +169,7 @@ def _trials(
         points.append(Point(contestant.method, options, axes))
     trials = make_trials(points, parse_run)
     if len(trials) < len(points):
-        raise InputError(_same_runs(contestants, points, parse_run, len(protocols) * len(seeds)))
+        raise InputError(_same_runs(seats, points, parse_run))
     found = {}
     for trial, seat in zip(trials, seats, strict=True):
         varying = [f"{n}={v}" for n, v in trial.axes.items() if n != "label"]
@@ -173,17 +180,15 @@ def _trials(
     return found
 
 
-def _same_runs(
-    contestants: Sequence[Contestant], points: Sequence[Point], parse_run: ParseRun, each: int
-) -> str:
+def _same_runs(seats: Sequence[_Seat], points: Sequence[Point], parse_run: ParseRun) -> str:
     """Names two contestants that are one."""
     seen: dict[str, str] = {}
-    for contestant, point in zip(contestants, points[::each], strict=True):
+    for seat, point in zip(seats, points, strict=True):
         (trial,) = make_trials([point], parse_run)
-        first = seen.setdefault(trial.id, contestant.label)
-        if first != contestant.label:
-            return f"{first!r} and {contestant.label!r} are the same run: leave one of them out"
-    raise AssertionError("points of one contestant differ in protocol or seed")
+        first = seen.setdefault(trial.id, seat.contestant.label)
+        if first != seat.contestant.label:
+            return f"{first!r} and {seat.contestant.label!r} are the same run: leave one out"
+    raise AssertionError("trials of one contestant differ in protocol or seed")
 
 
 def _check_folder(folder: Path, data: Mapping[str, Any]) -> None:

@@ -22,6 +22,16 @@ def test_truth_values_are_such():
     assert found.label == "alignfedrec gsa=false"
 
 
+def test_fewer_seeds(tmp_path):
+    (found,) = read_contestants("pfedrec:seeds=2:dim=4")
+    assert found == Contestant("pfedrec dim=4", "pfedrec", {"dim": "4"}, seeds=2)
+    assert found.seeds_of([5, 6, 7]) == [5, 6]
+    assert Contestant("a", "pfedrec", {}).seeds_of([5, 6, 7]) == [5, 6, 7]
+    path = tmp_path / "methods.toml"
+    path.write_text("[pfedrec]\nseeds = 1\n")
+    assert read_contestants(str(path)) == (Contestant("pfedrec", "pfedrec", {}, seeds=1),)
+
+
 def test_a_file_of_tables(tmp_path):
     path = tmp_path / "methods.toml"
     path.write_text(
@@ -47,6 +57,8 @@ BAD = {
     "form": ("fedmf:dim", "'dim' is not of the form OPTION=VALUE"),
     "option twice": ("fedmf:lr=1:lr=2", "has lr twice"),
     "seed": ("fedmf:seed=3", "the same for all that are compared; give it once, as --seeds"),
+    "seeds": ("fedmf:seeds=0", "seeds of fedmf:seeds=0 is 0: give how many of the comparison's"),
+    "no number": ("fedmf:seeds=two", "seeds of fedmf:seeds=two is two: give how many"),
     "data": ("fedmf:data=ml-1m", "give it once, as --data"),
     "no file": ("no/such.toml", "no/such.toml: cannot be read (No such file or directory)"),
 }

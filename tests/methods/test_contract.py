@@ -12,9 +12,9 @@ import pytest
 from fedjax_rec import methods
 from fedjax_rec.methods import Broadcast, Method
 from fedjax_rec.simulation import clients
-from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine, Outcome
 from tests.problems import client_data, small, suited
+from tests.simulation.runs import USERS, assert_same_run, make_engine, run_engine
 
 # Those of its options that a method has, so that it trains in milliseconds.
 OPTIONS = {
@@ -61,8 +61,7 @@ def trained(request) -> Trained:
     calls: Counter = Counter()
     method = tiny(request.param)
     counted = {name: _counted(calls, name, getattr(method, name)) for name in TRACED}
-    # Groups of 7 of the 25 clients, the last one short: side by side, as on an accelerator.
-    engine = _engine(method._replace(**counted))
+    engine = _in_groups(method._replace(**counted))
     state = engine.initial_state()
     run = Trained(
         engine, [engine.client_states(state)], [_host(engine.server_state(state))], [], [], []
@@ -77,9 +76,9 @@ def trained(request) -> Trained:
     return run
 
 
-def _engine(method):
-    problem = suited(method, small(25))
-    return Engine(method, problem, client_mesh(1), chunk=7, evaluate_at="trained")
+def _in_groups(method: Method) -> Engine:
+    """Groups of 7 of the 25 clients, the last one short: side by side, as on an accelerator."""
+    return make_engine(method, small(USERS), chunk=7)
 
 
 def _counted(calls, name, function):
@@ -145,7 +144,7 @@ def test_traffic_is_what_the_method_shares(trained: Trained) -> None:
 
 def test_resume_is_bitwise(trained: Trained) -> None:
     """Another engine that takes up what was saved after round 2 ends where the first did."""
-    engine = _engine(tiny(trained.engine.method.name))
+    engine = _in_groups(tiny(trained.engine.method.name))
     state = engine.restore(trained.servers[2], trained.clients[2])
     state, outcome = engine.run_round(state, 3, evaluate=True)
     same = np.testing.assert_array_equal
@@ -154,6 +153,14 @@ def test_resume_is_bitwise(trained: Trained) -> None:
     jax.tree.map(same, outcome.ranks, trained.outcomes[2].ranks)
     assert outcome.train_loss == trained.outcomes[2].train_loss
     assert outcome.bytes == trained.outcomes[2].bytes
+
+
+def test_one_by_one_on_two_devices_is_in_groups_on_one(trained: Trained, two_devices) -> None:
+    """The plan changes nothing; both at once, for what differs in one of them differs here."""
+    method = tiny(trained.engine.method.name)
+    alone = run_engine(make_engine(method, small(USERS), two_devices, chunk=1))
+    after_two = trained.clients[2], trained.servers[2]
+    assert_same_run(alone, (None, after_two, trained.outcomes[:2]))
 
 
 def test_item_view_is_for_people(trained: Trained) -> None:

@@ -78,10 +78,12 @@ def test_states_move_between_layouts(two_devices) -> None:
 # The same seed ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", methods.REGISTRY)
+# That every method is the same in another engine, `test_contract` asks. Here are those that draw
+# most at random: states, a cohort's uploads kept by the server, codes and labels on the host.
+@pytest.mark.parametrize("name", ["local", "fedca", "rqfedrec", "mlcgfedrec"])
 def test_one_seed_one_run(name) -> None:
     problem = small(USERS)
-    plan: dict[str, Any] = {"cohort": 1 if tiny(name).centralized else 0.5, "chunk": 7}
+    plan: dict[str, Any] = {"cohort": 0.5, "chunk": 7}
     first = run_engine(make_engine(tiny(name), problem, seed=5, **plan))
     second = run_engine(make_engine(tiny(name), problem, seed=5, **plan))
     assert_bitwise(first[1], second[1])

@@ -1,4 +1,4 @@
-"""The plans of `test_plans`, as users compile them: they differ in what is fused and vectorized."""
+"""Plans of a run, as users compile them: they differ in what is fused and vectorized."""
 
 import pytest
 
