@@ -20,9 +20,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# Those of more than 20 seconds: notebooks, a Ray cluster, several processes. CI runs them too.
+# Those of more than 20 seconds: notebooks, a Ray cluster, several processes. And what depends on the
+# compiler, compiled as users' programs are. CI runs them too.
 test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not compiler"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n 2 --dist loadfile -m compiler
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

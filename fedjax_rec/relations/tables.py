@@ -19,6 +19,7 @@ __all__ = ["BLOCK_BYTES", "Mixed", "add_blocks", "cosine_similarities", "mix_tab
 T = TypeVar("T")
 
 BLOCK_BYTES = 32 << 20  # of one block of items of all clients: large enough for fast products
+_PANELS = 4  # of rows: more would save little, and make smaller, slower products
 
 
 class Mixed(NamedTuple):
@@ -38,7 +39,9 @@ def cosine_similarities(
 ) -> jax.Array:
     """Cosine of the angle between every two clients' tables, each read as one long vector.
 
-    Temporaries are [R, R] and a block of items; 2·R²·m·d operations.
+    Half of the products are enough, as cos(a, b) = cos(b, a). They are taken for panels of rows,
+    each with itself and those after it: 2·R²·m·d operations become 5/8 of that with four panels.
+    Temporaries are [R, R] and a few blocks of items.
 
     Args:
       tables: [R, m, d] float32.
@@ -46,21 +49,35 @@ def cosine_similarities(
       block_bytes: most bytes of a block.
 
     Returns:
-      [R, R] float32; 0 for rows and columns of nobody, and of a table of zeros.
+      [R, R] float32, symmetric to the bit; 0 for rows and columns of nobody, and of a table of
+      zeros.
     """
     rows = len(tables)
+    size = -(-rows // _PANELS)
+    starts = range(0, rows, size)
 
-    def add(total: jax.Array, block: jax.Array, items: jax.Array) -> jax.Array:
+    def add(panels: list[jax.Array], block: jax.Array, items: jax.Array) -> list[jax.Array]:
         flat = block.reshape(rows, -1)
-        # Not `flat @ flat.T`: with clients on several devices, XLA would write the transpose out.
-        return total + jax.lax.dot_general(
-            flat, flat, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
-        )
+        return [
+            # Not `@` and `.T`: with clients on several devices, XLA would write the transpose out.
+            panel
+            + jax.lax.dot_general(
+                *(flat[start : start + size], flat[start:]),
+                (((1,), (1,)), ((), ())),
+                precision=jax.lax.Precision.HIGHEST,
+            )
+            for start, panel in zip(starts, panels, strict=True)
+        ]
 
-    products = add_blocks(add, jnp.zeros((rows, rows)), tables, present, block_bytes=block_bytes)
+    # One array a panel: in parts of one [R, R] array, devices would send each other all of it.
+    nothing = [jnp.zeros((min(size, rows - start), rows - start)) for start in starts]
+    panels = add_blocks(add, nothing, tables, present, block_bytes=block_bytes)
+    padded = [jnp.pad(x, ((0, 0), (start, 0))) for start, x in zip(starts, panels, strict=True)]
+    half = jnp.concatenate(padded)
+    products = jnp.triu(half) + jnp.triu(half, k=1).T
     norms = jnp.sqrt(jnp.diagonal(products))
     inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
-    return products * inverse[:, None] * inverse[None, :]
+    return products * (inverse[:, None] * inverse[None, :])
 
 
 def mix_tables(

@@ -105,7 +105,8 @@ def test_similarity_takes_the_nearer_sign() -> None:
     assert (np.diagonal(found)[:3] == 1).all()
 
 
-def test_batches_of_clients_find_what_each_finds_alone(optimized) -> None:
+@pytest.mark.compiler
+def test_batches_of_clients_find_what_each_finds_alone() -> None:
     rows = np.stack([spread(12, 6, seed) for seed in range(5)])
     mask = np.ones(12, bool)
     together = jax.jit(jax.vmap(lambda x: principal_basis(x, mask, 4)))(rows)

@@ -10,7 +10,7 @@ from fedjax_rec.relations import add_blocks, cosine_similarities, mix_tables
 from fedjax_rec.simulation import clients
 from fedjax_rec.simulation.devices import client_mesh
 
-pytestmark = pytest.mark.usefixtures("optimized")  # what the compiler makes of it is tested too
+pytestmark = pytest.mark.compiler
 
 ROWS, ITEMS, DIM = 6, 11, 3
 PRESENT = np.array([True, True, False, True, True, False])
@@ -33,6 +33,15 @@ def test_cosines(block_bytes) -> None:
     expected = np.zeros((ROWS, ROWS))
     expected[np.ix_(PRESENT, PRESENT)] = flat @ flat.T
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 9])
+def test_both_halves_of_the_cosines_are_the_same(rows) -> None:
+    whole = np.random.default_rng(rows).normal(size=(rows, ITEMS, DIM)).astype(np.float32)
+    found = np.asarray(cosine_similarities(whole, np.ones(rows, bool)))
+    flat = whole.reshape(rows, -1) / np.linalg.norm(whole.reshape(rows, -1), axis=1)[:, None]
+    np.testing.assert_allclose(found, flat @ flat.T, atol=1e-6)
+    np.testing.assert_array_equal(found, found.T)
 
 
 def test_a_table_of_zeros_is_like_none() -> None:

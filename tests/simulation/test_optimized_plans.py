@@ -6,7 +6,7 @@ from tests.methods.test_contract import tiny
 from tests.problems import small
 from tests.simulation.runs import USERS, assert_same_run, make_engine, run_engine
 
-pytestmark = pytest.mark.usefixtures("optimized")
+pytestmark = [pytest.mark.compiler, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=["cgfedrec", "fedmf", "gpfedrec"])
