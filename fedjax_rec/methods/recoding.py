@@ -40,7 +40,9 @@ class Coding:
       distinct_codes: no two items share all their codes. The paper says nothing of it; items that
         start with equal codes then stay one item for good.
       recode_sweeps: passes of residual means that refit the codebook to remade codes. The paper's
-        residual means are one; more come nearer to what was before.
+        residual means are one; more come nearer to what was before. Under "hash" codes are never
+        remade: the passes are made once, when the collaborative channel starts, whose codebook is
+        then fitted to the semantic channel's items (without the semantic channel: never).
     """
 
     levels: int = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeAlias
 
 from matplotlib.axes import Axes
@@ -19,15 +20,36 @@ Dashes: TypeAlias = tuple[float, tuple[float, ...]]
 #: Inches; figures are shown at up to 700 CSS pixels, so 1 inch is 100 of them.
 FIGURE_WIDTH = 7.0
 
-# Methods seen in most comparisons keep their colour from report to report.
-_FIXED_SLOTS = {"cgfedrec": 0, "pfedrec": 1, "fedmf": 2}
-_CONTROLS = ("local", "popularity")
 _LINE_STYLES: tuple[Dashes, ...] = (
     (0, ()),
     (0, (5, 1.5)),
     (0, (1.5, 1.2)),
     (0, (5, 1.5, 1.5, 1.5)),
+    (0, (5, 1.5, 1.5, 1.5, 1.5, 1.5)),
 )
+
+# What the others are held against, and grey: nobody trains, nothing is shared, or all data is.
+_CONTROLS = ("local", "popularity", "mf-local", "mf-central", "ncf-central")
+
+# (line style, colour of the cycle; None: grey) of each method, from report to report. There are
+# more methods than colours to tell apart: two that are related have one, the second of them dashed.
+_PLACES: dict[str, tuple[int, int | None]] = {
+    "cgfedrec": (0, 0),
+    "mlcgfedrec": (1, 0),
+    "pfedrec": (0, 1),
+    "gpfedrec": (1, 1),
+    "fedmf": (0, 2),
+    "fedncf": (1, 2),
+    "alignfedrec": (0, 3),
+    "cofedrec": (1, 3),
+    "fedcia": (0, 4),
+    "fedcia-gf": (1, 4),
+    "rqfedrec": (0, 5),
+    "fedca": (1, 5),
+    "gfmfr": (0, 6),
+    "fedrap": (1, 6),
+    **{name: (dashes, None) for dashes, name in enumerate(_CONTROLS)},
+}
 
 
 @dataclass(frozen=True)
@@ -76,32 +98,30 @@ class LineStyle:
 
 
 def line_styles(runs: Sequence[Run], theme: Theme) -> list[LineStyle]:
-    """One style a run: a colour each, controls muted, dashes once the colours run out.
+    """One style a run, no two alike among 35 runs.
+
+    A method has its own colour and dashes, the same in every report; controls are muted. Further
+    runs of one method, and methods from elsewhere, get what the others leave, solid lines first.
 
     Args:
       runs: in the order of the report.
       theme: where the colours come from.
     """
+    taken: set[tuple[int, int | None]] = set()
+    reserved = {_PLACES[run.method] for run in runs if run.method in _PLACES}
     styles: list[LineStyle] = []
-    taken: set[tuple[int, int]] = set()
-    free = [(turn, slot) for turn in range(len(_LINE_STYLES)) for slot in range(len(theme.cycle))]
-    reserved = {_FIXED_SLOTS[run.method] for run in runs if run.method in _FIXED_SLOTS}
-    controls = 0
     for run in runs:
-        if run.method in _CONTROLS:
-            styles.append(LineStyle(theme.muted, _LINE_STYLES[controls % len(_LINE_STYLES)]))
-            controls += 1
-            continue
-        fixed = (0, _FIXED_SLOTS.get(run.method, -1))
-        open_pairs = [pair for pair in free if pair not in taken]
-        unreserved = [(turn, slot) for turn, slot in open_pairs if turn or slot not in reserved]
-        if fixed in open_pairs:
-            pair = fixed
-        else:
-            # Past 28 runs the styles repeat: no figure can tell that many lines apart anyway.
-            pair = (unreserved or open_pairs or free)[0]
-        taken.add(pair)
-        styles.append(LineStyle(theme.cycle[pair[1]], _LINE_STYLES[pair[0]]))
+        place = _PLACES.get(run.method)
+        if place is None or place in taken:
+            colors = [None] if run.method in _CONTROLS else range(len(theme.cycle))
+            every = list(product(range(len(_LINE_STYLES)), colors))
+            free = [other for other in every if other not in taken]
+            # Past 35 runs, or 5 controls, styles repeat: no figure can tell so many lines apart.
+            place = ([other for other in free if other not in reserved] or free or every)[0]
+        taken.add(place)
+        dashes, slot = place
+        color = theme.muted if slot is None else theme.cycle[slot]
+        styles.append(LineStyle(color, _LINE_STYLES[dashes]))
     return styles
 
 

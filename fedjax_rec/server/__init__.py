@@ -2,14 +2,12 @@
 
 from fedjax_rec.server.client_groups import Grouping, align_labels, group_clients
 from fedjax_rec.server.clustering import kmeans
+from fedjax_rec.server.codes import code_dtype, distinct_codes, hash_codes
 from fedjax_rec.server.communities import EmptyGraphWarning, communities, modularity
 from fedjax_rec.server.coordinates import principal_coordinates, quantize_columns
 from fedjax_rec.server.laplace_mean import add_mean_laplace
 from fedjax_rec.server.quantize import (
     UnusedCodewordsWarning,
-    code_dtype,
-    distinct_codes,
-    hash_codes,
     reconstruct,
     residual_kmeans,
     residual_means,

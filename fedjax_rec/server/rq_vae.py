@@ -17,7 +17,8 @@ import optax
 
 from fedjax_rec.errors import InputError
 from fedjax_rec.server.clustering import require_finite
-from fedjax_rec.server.quantize import code_dtype, require_codewords, residual_kmeans
+from fedjax_rec.server.codes import code_dtype, require_codewords
+from fedjax_rec.server.quantize import residual_kmeans
 
 __all__ = ["Parameters", "rq_vae_codes"]
 

@@ -1,10 +1,13 @@
-"""How many clients take part in a round."""
+"""Who takes part in a round."""
 
 from __future__ import annotations
 
-from fedjax_rec.errors import InputError
+import numpy as np
 
-__all__ = ["cohort_size"]
+from fedjax_rec.errors import InputError
+from fedjax_rec.seeding import Purpose, host_rng
+
+__all__ = ["cohort_size", "draw_cohort"]
 
 
 def cohort_size(cohort: float | int, num_clients: int) -> int:
@@ -29,3 +32,21 @@ def cohort_size(cohort: float | int, num_clients: int) -> int:
             "(a fraction has a decimal point, such as 0.1 or 1.0)"
         )
     return cohort
+
+
+def draw_cohort(size: int, num_clients: int, *, seed: int, round_: int) -> np.ndarray:
+    """The clients of a round, without replacement, each with the same probability.
+
+    Args:
+      size: from 1 to ``num_clients``, as ``cohort_size``.
+      num_clients: how many there are.
+      seed: of the run.
+      round_: 1, 2, …
+
+    Returns:
+      [size] int64 ids, ascending.
+    """
+    if size == num_clients:
+        return np.arange(num_clients)
+    rng = host_rng(seed, round_, Purpose.COHORT)
+    return np.sort(rng.choice(num_clients, size, replace=False))

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError, TrainingError
-from fedjax_rec.methods import EvaluateAt, Method, Uploads
+from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.seeding import Purpose, host_rng
 from fedjax_rec.simulation import clients, distribution, programs
-from fedjax_rec.simulation.cohort import cohort_size
-from fedjax_rec.simulation.layout import Bucket, lay_out
+from fedjax_rec.simulation.arguments import Arguments
+from fedjax_rec.simulation.cohort import cohort_size, draw_cohort
+from fedjax_rec.simulation.layout import lay_out
 from fedjax_rec.simulation.ledger import RoundBytes, round_bytes
 from fedjax_rec.simulation.rows import Rows
 from fedjax_rec.simulation.seconds import Seconds, Watch
@@ -111,6 +111,11 @@ class Engine:
             raise InputError("debug runs client by client on one device: use devices=1 with it")
         if state not in ("auto", "device", "host", "disk"):
             raise InputError(f"state={state!r}: use 'auto', 'device', 'host' or 'disk'")
+        if method.centralized and cohort != 1:
+            raise InputError(
+                f"cohort={cohort}: {method.name} is centralized, and its one client takes part in "
+                "every round: leave --cohort at 1.0"
+            )
         method = stored_as(method, state_dtype)
         self.method = method
         self.problem = problem
@@ -130,7 +135,6 @@ class Engine:
         if self.place != "device":
             most_rows = rows_at_once(self._one, mesh, 1 if chunk == "auto" else chunk)
         self.layout = lay_out(problem, int(mesh.size), most_rows=most_rows)
-        self._buckets = [self._upload_bucket(b) for b in self.layout.buckets]
         rows = {bucket.kind: bucket.rows for bucket in self.layout.buckets}
         self._programs = programs.Programs(method, mesh, rows, chunk=chunk, debug=debug)
         self._rows = Rows(problem, self.layout, self._batched)
@@ -140,10 +144,8 @@ class Engine:
         self.scratch_folder = None
         if self.place == "disk" and state_folder is not None:
             self.scratch_folder = state_folder / "restored"
-        # Shapes of one client's upload, of a device's sum of them, of what is counted of one, and
-        # of all that are kept.
-        self._upload, self._accumulator, self._sent, self._kept = self._measure_upload(
-            self._first_server
+        self._arguments = Arguments(
+            method, self.layout, self._batched, self._one, self._first_server
         )
 
     def initial_state(self) -> State:
@@ -174,7 +176,8 @@ class Engine:
           TrainingError: a loss, a state or an upload that is not finite, with round and client.
         """
         watch = Watch()
-        part = self._draw_cohort(round_)
+        count = self.problem.num_clients
+        part = draw_cohort(self.cohort, count, seed=self.seed, round_=round_)
         round_key = jax.random.fold_in(self._key, round_)
         broadcast = self._servers.broadcast(self.method.broadcast(state.server))
         trained = evaluate and self.evaluate_at == "trained"
@@ -183,20 +186,20 @@ class Engine:
 
         # Clients outside the cohort are scored on what they download now, before anyone trains.
         bystanders = None
-        if trained and len(part) < self.problem.num_clients:
+        if trained and len(part) < count:
             bystanders = self._rank(state, broadcast, round_key, watch)
 
         with watch("device"):
-            acc, kept = self._zero_accumulator(), self._zero_kept()
+            acc, kept = self._arguments.zero_accumulator(), self._arguments.zero_kept()
             everyone, reports = state.clients, []
-            for index, bucket in enumerate(self._buckets):
+            for index in range(len(self.layout.buckets)):
                 states, places = self._take(everyone, index)
                 acc, states, kept, report = self._fitting(
                     programs.train(self._kind(index), trained),
-                    lambda index=index, bucket=bucket, held=(acc, states, kept), places=places: (
-                        *(*held, self._zero_sent(index), places, *bucket),
-                        *(*self._order(index, part), broadcast, round_key),
-                    ),
+                    partial(self._order, index, part),
+                    partial(self._arguments.train, index, states, places, acc=acc, kept=kept),
+                    broadcast,
+                    round_key,
                 )
                 everyone = self._states.give(everyone, index, states)
                 reports.append(report)
@@ -205,7 +208,7 @@ class Engine:
             losses = by_client([r.loss for r in reports])[part]
             healthy = by_client([r.healthy for r in reports])[part]
             sent = jax.tree.map(lambda *x: by_client(x)[part], *[r.sent for r in reports])
-            uploads = self._uploads(kept, part)
+            uploads = self._arguments.uploads(kept, part)
             key = jax.random.fold_in(round_key, int(Purpose.SERVER_STEP))
             server, finite = self._programs[programs.SERVER](key, state.server, acc, uploads)
             jax.block_until_ready((server, everyone))
@@ -220,7 +223,7 @@ class Engine:
             work = partial(self.method.between_rounds, rng, round_)
             server = self._servers.host_work(work, server)
             down = own_shapes(broadcast)
-            bytes_ = round_bytes(self.method, down, self._upload, sent, clients=len(part))
+            bytes_ = round_bytes(self.method, down, self._arguments.upload, sent, clients=len(part))
         if self.method.server_finish is not None:
             with watch("device"):
                 key = jax.random.fold_in(round_key, int(Purpose.SERVER_FINISH))
@@ -254,7 +257,7 @@ class Engine:
 
     def epsilon(self, rounds: int) -> float | None:
         """ε of a client that takes part in ``rounds`` rounds; None where the uplink gives none."""
-        return self.method.epsilon(self._upload, rounds)
+        return self.method.epsilon(self._arguments.upload, rounds)
 
     def server_state(self, state: State) -> Any:
         """The server's state as NumPy arrays; what it has of every client, by client id."""
@@ -274,7 +277,7 @@ class Engine:
     def client_shapes(self) -> Any:
         """Shapes of what ``client_states`` gives."""
         count = self.problem.num_clients
-        return jax.tree.map(lambda x: _shape(x, (count, *x.shape)), self._one)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), self._one)
 
     def restore(self, server: Any, client_states: Any) -> State:
         """The state that has the given ``server_state`` and ``client_states``."""
@@ -299,89 +302,40 @@ class Engine:
             wanted += [programs.evaluate(kind) for kind in kinds]
 
         def arguments(name):
+            assemble = self._arguments
             if name in (programs.SERVER, programs.FINISH):
-                uploads = self._uploads(self._kept, everyone)
-                acc = (self._zero_accumulator(),) if name == programs.SERVER else ()
+                uploads = assemble.uploads(assemble.kept, everyone)
+                acc = (assemble.zero_accumulator(),) if name == programs.SERVER else ()
                 return round_key, state.server, *acc, uploads
             what, kind = name[:2]
             index = next(i for i, b in enumerate(self.layout.buckets) if b.kind == kind)
             order = self._order(index, everyone)
-            states, places = self._take(state.clients, index)
-            rest = (places, *self._buckets[index], *order, broadcast, round_key)
+            of_bucket = (index, *self._take(state.clients, index), order, broadcast, round_key)
             if what == "train":
-                return (
-                    *(self._zero_accumulator(), states, self._kept),
-                    *(self._zero_sent(index), *rest),
-                )
-            return states, *rest
+                acc = assemble.zero_accumulator()
+                return assemble.train(*of_bucket, acc=acc, kept=assemble.kept)
+            return assemble.evaluate(*of_bucket)
 
         self._programs.prepare(wanted, arguments)
 
-    def _fitting(self, name, arguments):
-        """Runs a program; where the device's memory is too small, with fewer clients at a time.
+    def _fitting(self, name, order, assemble, broadcast, round_key):
+        """Runs a bucket's program; where a device's memory is too small, fewer clients at a time.
 
-        ``arguments`` makes them anew, since an order of rows is padded to the program's width.
+        Args:
+          name: of the program.
+          order: () -> the order of its rows, which is padded to the program's width.
+          assemble: (order, broadcast, round_key) -> the program's arguments.
+          broadcast: what clients download.
+          round_key: the round's PRNG key.
         """
         while True:
             try:
-                return self._programs[name](*arguments())
+                return self._programs[name](*assemble(order(), broadcast, round_key))
             except jax.errors.JaxRuntimeError as error:
                 if not programs.out_of_memory(error):
                     raise
                 self._programs.halve(name, error)
-            self._programs.prepare([name], lambda _: arguments())
-
-    def _measure_upload(self, server):
-        """Shapes of one client's upload and of what is made of them; nothing runs."""
-        broadcast = self.method.broadcast(server)
-        data = jax.tree.map(lambda x: _shape(x, x.shape[1:]), self._buckets[0].data)
-        upload, received = clients.upload_shape(self.method, self._one, broadcast, data)
-        group = jax.tree.map(lambda x: _shape(x, (1, *x.shape)), received)
-        weights = jax.ShapeDtypeStruct((1,), jnp.float32)
-        empty = self.method.accumulator
-
-        def add(server, uploads, weights):
-            return self.method.reduce(None if empty is None else empty(server), uploads, weights)
-
-        accumulator, sent = jax.eval_shape(add, server, group, weights)
-        sent = jax.tree.map(lambda x: _shape(x, x.shape[1:]), sent)
-        kept = None
-        if self.method.keep_uploads:
-            rows = len(self.layout.client_of_row)
-            kept = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=self._batched),
-                received,
-            )
-        return upload, accumulator, sent, kept
-
-    def _zero_accumulator(self):
-        devices = self.layout.devices
-        return jax.tree.map(
-            lambda x: self._shard(np.zeros((devices, *x.shape), x.dtype)), self._accumulator
-        )
-
-    def _zero_kept(self):
-        """Zeros for all uploads of a round, made on the devices; None where none is kept."""
-        if self._kept is None:
-            return None
-        return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype, device=self._batched),  # never on one alone
-            self._kept,
-        )
-
-    def _uploads(self, kept, part):
-        """The kept uploads of the clients ``part``; None where none is kept."""
-        if kept is None:
-            return None
-        takes_part = np.zeros(self.problem.num_clients + 1, bool)  # the last: id -1, nobody
-        takes_part[part] = True
-        ids = self.layout.client_of_row
-        return Uploads(kept, self._shard(np.where(takes_part[ids], ids, -1).astype(np.int32)))
-
-    def _zero_sent(self, index):
-        """Zeros by row of a bucket, where the reduction's counts go."""
-        rows = self.layout.devices * self.layout.buckets[index].rows
-        return jax.tree.map(lambda x: self._shard(np.zeros((rows, *x.shape), x.dtype)), self._sent)
+            self._programs.prepare([name], lambda _: assemble(order(), broadcast, round_key))
 
     def _rank(self, state, broadcast, round_key, watch):
         """Ranks by user at download of ``broadcast``."""
@@ -390,14 +344,14 @@ class Engine:
         with watch("evaluation"):
             everyone = np.arange(self.problem.num_clients)
             ranks = []
-            for index, bucket in enumerate(self._buckets):
+            for index in range(len(self.layout.buckets)):
                 states, places = self._take(state.clients, index)
                 rank = self._fitting(
                     programs.evaluate(self._kind(index)),
-                    lambda index=index, bucket=bucket, states=states, places=places: (
-                        *(states, places, *bucket, *self._order(index, everyone)),
-                        *(broadcast, round_key),
-                    ),
+                    partial(self._order, index, everyone),
+                    partial(self._arguments.evaluate, index, states, places),
+                    broadcast,
+                    round_key,
                 )
                 ranks.append(rank)
             return self._rows.by_user(ranks)
@@ -406,14 +360,6 @@ class Engine:
         """As ``DeviceStates.take``, with the bucket's place among all rows."""
         states, start = self._states.take(everyone, index)
         return states, clients.Places(start, np.int32(self.layout.buckets[index].start))
-
-    def _draw_cohort(self, round_):
-        """Ascending ids of the round's participants."""
-        count = self.problem.num_clients
-        if self.cohort == count:
-            return np.arange(count)
-        rng = host_rng(self.seed, round_, Purpose.COHORT)
-        return np.sort(rng.choice(count, self.cohort, replace=False))
 
     def _order(self, index, part):
         return self._rows.order(index, part, self._programs.width(self._kind(index)))
@@ -447,23 +393,3 @@ class Engine:
 
     def _shard(self, x):
         return distribution.shard(x, self._batched)
-
-    def _upload_bucket(self, bucket: Bucket) -> _Placed:
-        def place(x):
-            return self._shard(x.reshape(-1, *x.shape[2:]))
-
-        return _Placed(
-            jax.tree.map(place, bucket.data),
-            jax.tree.map(place, bucket.held_out),
-        )
-
-
-class _Placed(NamedTuple):
-    """A bucket on the devices: the arguments that every program of the bucket takes."""
-
-    data: Any
-    held_out: Any
-
-
-def _shape(x, shape):
-    return jax.ShapeDtypeStruct(shape, x.dtype)

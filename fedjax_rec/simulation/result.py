@@ -54,6 +54,29 @@ class Result:
         """
         return self.fetch_client_states()
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """[m] integers, the cluster of each item as the server knows it after the last round.
+
+        Items are in the order of ``problem.dataset.item_ids``. Communities or k-means clusters;
+        first-level codes under RQFedRec. None for a method without such (PFedRec), and where no
+        round has made any yet.
+        """
+        return self._item_view.get("labels")
+
+    @property
+    def items(self) -> np.ndarray | None:
+        """[m, d] float32 item embeddings that the server has after the last round.
+
+        Items are in the order of ``problem.dataset.item_ids``. None where the server has none, as
+        under AlignFedRec, whose clients upload similarities.
+        """
+        return self._item_view.get("item_embeddings")
+
+    @cached_property
+    def _item_view(self) -> dict[str, np.ndarray]:
+        return self.method.item_view(self.server_state)
+
     def __repr__(self) -> str:
         scores = ", ".join(
             f"{name} {100 * value:.1f} %"

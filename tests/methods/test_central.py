@@ -100,6 +100,21 @@ def test_a_centre_refuses_a_federation(name) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("cohort", [0.1, 0.9, 5, 0])
+def test_a_centre_has_no_cohort(cohort) -> None:
+    with pytest.raises(InputError, match=f"cohort={cohort}: mf-central is .* leave") as error:
+        fedjax_rec.simulate(methods.mf_central(), small(), cohort=cohort, progress=False)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cohort", [1, 1.0])
+def test_all_of_one_client_is_a_cohort(cohort) -> None:
+    run = fedjax_rec.simulate(
+        methods.mf_central(dim=2), small(), rounds=1, cohort=cohort, progress=False
+    )
+    assert run.history["clients"].eq(1).all()
+
+
 def test_local_mf_is_fedcia_without_alignment() -> None:
     """What the benchmarks' tables have trained as local MF so far, to the last bit."""
     options = {**MF, "optimizer": "adam", "lr": 0.01, "item_lr": 0.01, "weight_decay": 0.0}

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fedjax_rec.methods import REGISTRY, build
 from fedjax_rec.reports import Run, load_run
+from fedjax_rec.reports import theme as theme_module
 from fedjax_rec.reports.clusters import (
     cluster_examples,
     cluster_history,
@@ -28,7 +31,7 @@ from fedjax_rec.reports.plots import (
     wall_time,
 )
 from fedjax_rec.reports.runs import ItemEmbeddings
-from fedjax_rec.reports.theme import DARK, LIGHT, line_styles, plain
+from fedjax_rec.reports.theme import DARK, LIGHT, LineStyle, line_styles, plain
 
 from .fakes import write_lines, write_run
 
@@ -112,6 +115,46 @@ def test_each_run_keeps_its_own_style(three: list[Run], theme) -> None:
     # The order of the runs moves nobody's colour.
     assert line_styles(three[::-1], theme)[::-1] == styles
     assert len(set(line_styles([three[0]] * 20, theme))) == 20
+
+
+@pytest.fixture(scope="module")
+def one_of_each(tmp_path_factory) -> dict[str, Run]:
+    folder = write_run(tmp_path_factory.mktemp("runs"), rounds=1, embeddings=False)
+    run = load_run(folder)
+    return {
+        method: dataclasses.replace(run, config={**run.config, "method": method})
+        for method in [*REGISTRY, "from-elsewhere"]
+    }
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_all_methods_in_one_report_are_told_apart(one_of_each, theme) -> None:
+    styles = line_styles([*one_of_each.values()], theme)
+    assert len(set(styles)) == len(one_of_each) > 19
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_method_looks_alike_in_every_report(one_of_each, data) -> None:
+    known = [run for method, run in one_of_each.items() if method in theme_module._PLACES]
+    alone = {run.method: line_styles([run], LIGHT)[0] for run in known}
+    runs = data.draw(st.lists(st.sampled_from([*one_of_each.values()]), max_size=30))
+    first: dict[str, LineStyle] = {}
+    for run, style in zip(runs, line_styles(runs, LIGHT), strict=True):
+        first.setdefault(run.method, style)
+    for method, style in first.items():
+        assert style == alone.get(method, style)
+    assert len(set(first.values())) == len(first)
+
+
+def test_controls_are_grey_and_nothing_else_is(one_of_each) -> None:
+    grey = {
+        method
+        for method, run in one_of_each.items()
+        if line_styles([run], LIGHT)[0].color == LIGHT.muted
+    }
+    central = {name for name in REGISTRY if build(name).centralized}
+    assert grey == {"local", "mf-local", "popularity"} | central
 
 
 @pytest.mark.parametrize("label", ["$\\frac{$", "_hidden", "a\nb", "x" * 400, "100 $ and 5 $", "["])

@@ -7,7 +7,7 @@ import pytest
 
 from fedjax_rec.errors import InputError, TrainingError
 from fedjax_rec.methods import Info
-from fedjax_rec.simulation.cohort import cohort_size
+from fedjax_rec.simulation.cohort import cohort_size, draw_cohort
 from fedjax_rec.simulation.devices import client_mesh
 from fedjax_rec.simulation.engine import Engine
 from tests.problems import small
@@ -187,6 +187,18 @@ def test_cohorts_that_cannot_be(cohort) -> None:
     with pytest.raises(InputError, match=f"cohort={cohort}") as error:
         cohort_size(cohort, USERS)
     assert "\n" not in str(error.value)
+
+
+def test_a_cohort_is_drawn_anew_each_round() -> None:
+    drawn = [draw_cohort(8, USERS, seed=1, round_=round_) for round_ in range(1, 200)]
+    for part in drawn:
+        assert (np.diff(part) > 0).all()  # ascending, nobody twice
+    times = np.bincount(np.concatenate(drawn), minlength=USERS)
+    assert times.min() > 30  # of 64 expected, ± 7
+    again = draw_cohort(8, USERS, seed=1, round_=1)
+    np.testing.assert_array_equal(again, drawn[0])
+    assert (draw_cohort(8, USERS, seed=2, round_=1) != again).any()
+    np.testing.assert_array_equal(draw_cohort(USERS, USERS, seed=1, round_=1), np.arange(USERS))
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,29 @@ def test_a_user_may_be_named_by_number_and_titles_may_be_missing():
     assert list(table["item"][:2]) == ["0", "3"]
 
 
+def test_labels_and_items_are_the_server_s(result):
+    m, state = result.problem.num_items, result.server_state
+    if result.method.name == "popularity":
+        assert result.items is None
+    else:
+        assert result.items.shape == (m, result.method.config.dim)
+        assert result.items.dtype == np.float32
+        np.testing.assert_array_equal(result.items, state.items)
+    if result.method.name == "cgfedrec":
+        assert result.labels.shape == (m,)
+        assert len(np.unique(result.labels)) == 5
+        np.testing.assert_array_equal(result.labels, state.labels.labels)
+    else:
+        assert result.labels is None
+
+
+def test_similarities_give_labels_without_items():
+    method = fedjax_rec.methods.alignfedrec(dim=8, local_epochs=1)
+    result = fedjax_rec.simulate(method, small(), rounds=1, progress=False)
+    assert result.items is None
+    np.testing.assert_array_equal(result.labels, result.server_state.labels)
+
+
 def test_an_unknown_user_is_refused(result):
     with pytest.raises(InputError, match="user 'nobody' is not in synthetic"):
         result.recommend("nobody")

@@ -1,5 +1,8 @@
 """The uplink of similarity matrices: what is summed and counted, against dense matrices."""
 
+import re
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +58,43 @@ def test_one_by_one_and_together_are_the_same() -> None:
         total, _, counts = added(form, tables(), groups=groups)
         np.testing.assert_allclose(total, alone, atol=1e-5)
         np.testing.assert_array_equal(counts, alone_counts)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 5, 9])
+def test_side_by_side_is_one_by_one(together) -> None:
+    """Where batches do not divide the clients, the last one adds nobody twice."""
+    form = SimilarityUplink(0.4, laplace=0.05, bits=6)
+    keys = jax.random.split(jax.random.key(9, impl="threefry2x32"), CLIENTS)
+    uploads = jax.vmap(form.transform().apply)(keys, tables())
+    weights = jnp.array([1.0, 0.0, 2.0, 1.0, 0.5])
+    expected, expected_counts = jax.jit(form.add)(None, uploads, weights)
+    found, counts = jax.jit(partial(form.add, together=together))(expected, uploads, weights)
+    np.testing.assert_allclose(found.total, 2 * expected.total, atol=1e-5)
+    assert found.weight == 9
+    np.testing.assert_array_equal(counts, expected_counts)
+
+
+def test_clients_are_side_by_side_on_accelerators_alone() -> None:
+    form = SimilarityUplink(0.5)
+    uploads = jax.eval_shape(
+        lambda: uplink.Similarities(jnp.zeros((3, M, D)), jnp.zeros((3, 2), jnp.uint32))
+    )
+    traced = jax.jit(form.add).trace(None, uploads, jnp.ones(3))
+    together = {
+        platform: re.findall(r"batching_dims.*: \(tensor<(\d+)x", lowered.as_text())
+        for platform in ("cpu", "cuda")
+        for lowered in [traced.lower(lowering_platforms=(platform,))]
+    }
+    assert together == {"cpu": ["1"], "cuda": ["3"]}
+
+
+def test_it_runs_without_jit() -> None:
+    form = SimilarityUplink(0.4)
+    jitted = added(form, tables())
+    with jax.disable_jit():
+        looped = added(form, tables())
+    np.testing.assert_allclose(looped[0], jitted[0], atol=1e-5)
+    np.testing.assert_array_equal(looped[2], jitted[2])
 
 
 def test_sparse_round_trip_is_exact() -> None:
