@@ -64,12 +64,13 @@ def local_steps(
     return local_epochs * -(-positives * (1 + negatives) // batch_size)
 
 
-def measure_peaks(*, size: int = 2048, repeats: int = 7) -> Peaks:
+def measure_peaks(*, size: int = 2048, repeats: int = 7, precision: str | None = None) -> Peaks:
     """Measures the product and exp of XLA on every device at once; the best of the repeats.
 
     Args:
       size: side of the square matrices of the product.
       repeats: attempts; the best one counts, since a peak is what the machine can do.
+      precision: of the product's operands, as JAX names it; None: JAX's default.
     """
     # 1 MiB: large enough for XLA to use every core, small enough to stay in the cache.
     passes, values = 64, 1 << 18
@@ -81,7 +82,8 @@ def measure_peaks(*, size: int = 2048, repeats: int = 7) -> Peaks:
         )
 
     devices = jax.local_devices()
-    product = _best_seconds(lambda x: x @ x, jnp.ones((size, size), jnp.float32), repeats)
+    square = jnp.ones((size, size), jnp.float32)
+    product = _best_seconds(lambda x: jnp.matmul(x, x, precision=precision), square, repeats)
     exp = _best_seconds(exponentials, jnp.linspace(0, 1, values, dtype=jnp.float32), repeats)
     return Peaks(
         flops=len(devices) * 2 * size**3 / product,

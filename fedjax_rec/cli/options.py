@@ -78,6 +78,9 @@ class TrainingOptions:
       state_dtype: what they are kept in: bfloat16 takes half of float32's memory, int8 a quarter.
       precision: of matrix products on an accelerator: default is its fast form (TF32, bfloat16),
         high is float32 throughout.
+      kernel: of CGFedRec's and AlignFedRec's losses over all pairs of items. pallas: a fused GPU
+        kernel, whose products are TF32 unless --precision is high. xla: in float32, on any device.
+        auto: xla, until it is measured where pallas pays.
       checkpoint_every: rounds between checkpoints.
     """
 
@@ -90,6 +93,7 @@ class TrainingOptions:
     state: Literal["auto", "device", "host", "disk"] = "auto"
     state_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     precision: Literal["default", "high"] = "default"
+    kernel: Literal["auto", "xla", "pallas"] = "auto"
     checkpoint_every: int = 10
 
 
@@ -232,8 +236,9 @@ class CompareOptions:
     Attributes:
       methods: names between commas, each with a preset and options of its own if wanted:
         NAME[@PRESET][:OPTION=VALUE]..., such as pfedrec,alignfedrec@leak-free,fedmf:dim=64:lr=0.1.
-        Of one method, entries are told apart by these, or by label=NAME. Or a TOML file with a
-        table for each entry, [LABEL], of method, preset and options.
+        Of one method, entries are told apart by these, or by label=NAME; seeds=N: with the first N
+        seeds only. Or a TOML file with a table for each entry, [LABEL], of method, preset, seeds
+        and options.
       seeds: each method runs with seeds 0, 1, ..., N-1; a list such as 0,3,7 names them.
       protocol: as of run; both: under each of the two, and what the leak does to the ranking.
       out: folder of the comparison; unset: runs/compare-DATA-SPLIT. The same command goes on with

@@ -70,6 +70,7 @@ def run(command: Any, arguments: Sequence[str], supervised: bool) -> None:
         state=options.state,
         state_dtype=options.state_dtype,
         precision=options.precision,
+        kernel=options.kernel,
         checkpoint_every=options.checkpoint_every,
         out=out,
         resume=options.resume,

@@ -19,9 +19,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_rec.losses.kernel_choice import chosen_kernel
 from fedjax_rec.tiles import Grid, grid
 
-__all__ = ["Alignment", "Contrast", "Pass", "dot", "pairwise"]
+__all__ = [
+    "Alignment",
+    "Contrast",
+    "Pass",
+    "dot",
+    "factors_of",
+    "pairwise",
+    "pull_of",
+]
+
+# Settings of JAX's matrix precision under which TF32 operands are good enough.
+_FAST = (None, "default", "fastest", "bfloat16", "tensorfloat32")
 
 # Where all tiles together stay below this many entries of the full matrix, they are kept from the
 # first pass to the second; beyond, each is computed anew and no more than one exists.
@@ -79,12 +91,30 @@ def pairwise(
 ) -> Pass:
     """Runs the pass. Temporary memory O(m·d) beyond 4,096 items, m²/2 entries a part below.
 
+    This is XLA's form, in full float32. Within ``use_kernel("pallas")`` the GPU kernel takes its
+    place: O(m·d) always, with TF32 operands unless JAX's matrix precision (``--precision high``)
+    asks for more.
+
     Args:
       unit: [m, d] float32 or float64, rows z of length one (or zero).
       contrast: the contrastive part, or None.
       alignment: the alignment part, or None.
       with_gradient: whether the gradient is wanted.
     """
+    choice = chosen_kernel()
+    if choice.kernel == "pallas":
+        # Here, since that module needs this one, and Pallas takes a third of a second to import.
+        from fedjax_rec.losses.pairwise_kernel import pairwise_pallas
+
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        return pairwise_pallas(
+            unit,
+            contrast,
+            alignment,
+            with_gradient=with_gradient,
+            operands="tf32" if precision in _FAST else "float32",
+            interpret=choice.interpret,
+        )
     m = unit.shape[0]
     run = _kept if m * m <= _KEEP_ENTRIES else _streamed
     return run(grid(m), unit, contrast, alignment, with_gradient)
@@ -98,6 +128,21 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     on an accelerator.
     """
     return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def pull_of(
+    similarity: jax.Array, target: jax.Array, inside: Any, alignment: Alignment
+) -> jax.Array:
+    """s − g of a tile where s reaches the threshold."""
+    reached = inside & (similarity >= alignment.threshold)
+    return jnp.where(reached, similarity - target, 0.0)
+
+
+def factors_of(sums: jax.Array, contrast: Contrast) -> tuple[jax.Array, jax.Array]:
+    """The denominators, and the gradient factors weight·h/(D·τ) of each item."""
+    denominators = jnp.where(contrast.anchors > 0, sums, 1.0)
+    scale = contrast.weight / contrast.temperature
+    return denominators, scale * contrast.anchors / denominators
 
 
 def _kept(cut: Grid, unit, contrast, alignment, with_gradient):
@@ -117,13 +162,13 @@ def _kept(cut: Grid, unit, contrast, alignment, with_gradient):
             pushes[i, j] = push
         if alignment is not None:
             target = _tile(alignment.target, index, unit.dtype)[: cut.rows(i), : cut.rows(j)]
-            pull = _pull(similarity, target, inside, alignment)
+            pull = pull_of(similarity, target, inside, alignment)
             distance += (1 if i == j else 2) * jnp.sum(pull * pull)
             pulls[i, j] = pull
     denominators: Any = None
     factors: Any = None
     if contrast is not None:
-        denominators, factors = _factors(jnp.concatenate(sums), contrast)
+        denominators, factors = factors_of(jnp.concatenate(sums), contrast)
     result = Pass(denominators, None if alignment is None else distance, None)
     if not with_gradient:
         return result
@@ -155,7 +200,9 @@ def _streamed(cut: Grid, unit, contrast, alignment, with_gradient):
         if contrast is not None:
             push = _push(similarity, inside, contrast)
         if alignment is not None:
-            pull = _pull(similarity, _tile(alignment.target, index, unit.dtype), inside, alignment)
+            pull = pull_of(
+                similarity, _tile(alignment.target, index, unit.dtype), inside, alignment
+            )
         return i, j, push, pull
 
     def first(index, carry):
@@ -173,7 +220,7 @@ def _streamed(cut: Grid, unit, contrast, alignment, with_gradient):
     denominators: Any = None
     factors: Any = None
     if contrast is not None:
-        denominators, factors = _factors(cut.join(sums), contrast)
+        denominators, factors = factors_of(cut.join(sums), contrast)
         factors = cut.split(factors)
     result = Pass(denominators, None if alignment is None else distance, None)
     if not with_gradient:
@@ -205,16 +252,3 @@ def _tile(target, index, dtype):
 def _push(similarity, inside, contrast):
     """exp((s − 1)/τ) of a tile. Masked, never subtracted: the diagonal is its row's largest."""
     return jnp.where(inside, jnp.exp((similarity - 1.0) * (1.0 / contrast.temperature)), 0.0)
-
-
-def _pull(similarity, target, inside, alignment):
-    """s − g of a tile where s reaches the threshold."""
-    reached = inside & (similarity >= alignment.threshold)
-    return jnp.where(reached, similarity - target, 0.0)
-
-
-def _factors(sums, contrast):
-    """The denominators, and the gradient factors weight·h/(D·τ) of each item."""
-    denominators = jnp.where(contrast.anchors > 0, sums, 1.0)
-    scale = contrast.weight / contrast.temperature
-    return denominators, scale * contrast.anchors / denominators

@@ -23,6 +23,8 @@ __all__ = ["configuration", "conflicts"]
 _PACKAGES = ("fedjax-rec", "jax", "jaxlib", "flax", "optax", "numpy", "igraph", "leidenalg")
 # Keys of "run" that may change when a run is resumed: they do not decide its numbers.
 _FREE = ("rounds", "checkpoint_every", "chunk", "state")
+# What runs did that are older than the option.
+_BEFORE = {"kernel": "xla"}
 
 
 def configuration(
@@ -96,7 +98,7 @@ def _identity(config):
         "method": config["method"],
         "method_options": config["method_options"],
         "data": {k: v for k, v in config["data"].items() if k != "notes"},
-        "run": {k: v for k, v in config["run"].items() if k not in _FREE},
+        "run": _BEFORE | {k: v for k, v in config["run"].items() if k not in _FREE},
     }
 
 

@@ -13,6 +13,7 @@ import jax
 
 from fedjax_rec.data import Dataset, Problem, Protocol, SplitName, centralize, make_problem
 from fedjax_rec.errors import InputError
+from fedjax_rec.losses.kernel_choice import Kernel, resolve_kernel, use_kernel
 from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.simulation import distribution
 from fedjax_rec.simulation.configuration import configuration
@@ -52,6 +53,7 @@ def simulate(
     state: StatePlace | Literal["auto"] = "auto",
     state_dtype: StateDtype = "float32",
     precision: Literal["default", "high"] = "default",
+    kernel: Kernel = "auto",
     progress: bool = True,
     label: str | None = None,
     command: str | None = None,
@@ -97,6 +99,9 @@ def simulate(
         memory), "int8" (a quarter; one scale a row). Rounded stochastically.
       precision: of matrix products on an accelerator. "default": the device's fast form (TF32 on
         recent GPUs, bfloat16 passes on TPUs). "high": float32 throughout. CPUs know only that.
+      kernel: of the losses over all pairs of items (CGFedRec, AlignFedRec). "xla": float32 on any
+        device. "pallas": a fused GPU kernel, whose products follow ``precision``. "auto": "xla",
+        until it is measured where the other pays. On record is what was used.
       progress: print a line a round to the standard error.
       label: the run's name in reports; None: the method's name.
       command: the command line that started it, for the record.
@@ -150,10 +155,12 @@ def simulate(
         evaluate_at = "download" if leak_free else method.published_evaluation
 
     mesh = client_mesh(1 if debug and devices is None else devices)
+    kernel = resolve_kernel(kernel, mesh.devices.flat[0])
     with contextlib.ExitStack() as stack:
         stack.enter_context(distribution.lost_process_told("before the first round"))
         if precision == "high":
             stack.enter_context(jax.default_matmul_precision("highest"))
+        stack.enter_context(use_kernel(kernel))
         # Options that do not fit the problem are found here, before anything is written.
         with run_warnings() as said:
             engine = Engine(
@@ -181,6 +188,7 @@ def simulate(
                 "state": engine.place,
                 "state_dtype": state_dtype,
                 "precision": precision,
+                "kernel": kernel,
             },
         )
         notes = (*problem.notes, *_privacy_notes(method.config), *said)

@@ -19,6 +19,7 @@ import information_volume
 import ldp
 import leak_detector
 import memory
+import pairwise_kernel
 import pytest
 import recall_bytes
 import residual_kmeans
@@ -31,6 +32,8 @@ import structure_speed
 
 import fedjax_rec
 from fedjax_rec import methods
+
+FORMS = [form.name for form in pairwise_kernel.FORMS]
 
 
 def checked(table: harness.Table, folder) -> list[dict]:
@@ -248,6 +251,30 @@ def test_gpu_without_the_data_says_what_it_ran_on(tmp_path, monkeypatch):
     assert (data.num_users, data.num_items) == (943, 1682)
     assert "Synthetic" in table.notes[0]
     assert "FEDJAX_REC_DATA" in table.notes[0]
+
+
+def test_pairwise_kernel(tmp_path):
+    options = pairwise_kernel.KernelOptions(toy=True, results=tmp_path, turns=2)
+    table = pairwise_kernel.run(options)
+    rows = checked(table, tmp_path)
+    on_cpu = table.environment["device"].endswith("(cpu)")
+    assert [row["form"] for row in rows] == (["xla"] * 2 if on_cpu else 2 * FORMS)
+    assert any("NOT the kernel's figures" in note for note in table.notes) == on_cpu
+    for row in rows:
+        assert row["of roofline"] == pytest.approx(row["bound ms"] / row["ms"])
+        assert 0 < row["gradient error"] < (2e-3 if row["operands"] == "tf32" else 1e-5)
+
+
+def test_work_of_the_pairwise_pass():
+    """The kernel computes both triangles twice; XLA's form pays in memory for what it keeps."""
+    alone = pairwise_kernel.Shape("any", 1000, 32, False, 1)
+    xla, pallas = (pairwise_kernel.work_of(alone, form) for form in ("xla", "pallas"))
+    assert pallas.flops == pytest.approx(2 * xla.flops, rel=1e-3)
+    assert pallas.exponentials == pytest.approx(4 * xla.exponentials, rel=2e-3)
+    assert pallas.bytes < xla.bytes / 5
+    shared = alone._replace(align=True, clients=10)
+    target = 4 * 1000 * 999 / 2
+    assert pairwise_kernel.work_of(shared, "pallas").bytes == 10 * pallas.bytes + target
 
 
 def test_communities(tmp_path):

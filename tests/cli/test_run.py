@@ -106,6 +106,7 @@ def test_the_configuration_is_resolved(run):
         **{"protocol": "leak-free", "split": "loo", "seed": 0, "cohort": 24, "rounds": 2},
         **{"evaluate_at": "download", "eval_every": 1, "checkpoint_every": 10, "chunk": "auto"},
         **{"state": "device", "state_dtype": "float32", "precision": "default"},
+        **{"kernel": "xla"},
     }
     assert set(found["device"]) == {"platform", "kind", "count", "processes"}
     assert {"python", "jax", "fedjax-rec"} <= set(found["versions"])
