@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# Those of more than 20 seconds: notebooks, a Ray cluster, several processes. And what depends on the
+# Those of more than 10 seconds: notebooks, a Ray cluster, several processes. And what depends on the
 # compiler, compiled as users' programs are. CI runs them too.
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not compiler"

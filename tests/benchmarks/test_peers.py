@@ -197,6 +197,7 @@ def test_a_worker_that_fails_or_breaks_a_limit_says_so(tmp_path, program, limits
 # The table ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_toy_run_of_ours_and_the_loops(tmp_path):
     pytest.importorskip("torch", reason="the loops need PyTorch: .[benchmark]")
     options = peers.PeerOptions(

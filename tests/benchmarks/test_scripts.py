@@ -48,6 +48,7 @@ def checked(table: harness.Table, folder) -> list[dict]:
     return table.rows
 
 
+@pytest.mark.slow
 def test_speed(tmp_path):
     pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
     import speed
@@ -103,6 +104,7 @@ def test_rqfedrec_speed_refuses_what_it_cannot_time(tmp_path, wrong):
         rqfedrec_speed.run(rqfedrec_speed.RQFedRecSpeedOptions(toy=True, results=tmp_path, **wrong))
 
 
+@pytest.mark.slow
 def test_baselines_speed(tmp_path):
     pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
     import baselines_speed
@@ -196,6 +198,7 @@ def test_a_contrastive_gradient_at_scale_needs_no_matrix_of_all_pairs():
     assert memory.gradient_temporaries(12_454, 64, align=True) < 256e6
 
 
+@pytest.mark.slow
 def test_memory(tmp_path):
     rows = checked(memory.run(memory.MemoryOptions(toy=True, results=tmp_path)), tmp_path)
     assert len(rows) == 6
@@ -317,6 +320,7 @@ def test_residual_kmeans_refuses_no_turns(tmp_path):
         residual_kmeans.run(residual_kmeans.QuantizeOptions(results=tmp_path, turns=0))
 
 
+@pytest.mark.slow
 def test_similarity_budget(tmp_path):
     options = similarity_budget.BudgetOptions(
         toy=True,
@@ -421,6 +425,7 @@ def test_fedcia_ml100k(tmp_path):
     assert all(0 <= row["Recall@10"] <= 100 for row in rows)
 
 
+@pytest.mark.slow
 def test_fedcia_ml100k_stops_early_and_goes_on_from_disk(tmp_path, monkeypatch):
     """Two stages of two rounds with a patience of one; called again, it trains nothing more."""
     options = fedcia_ml100k.FedCIAOptions(
@@ -665,6 +670,7 @@ def test_gfmfr_ml100k(tmp_path):
         gfmfr_ml100k.run(dataclasses.replace(options, backbones=("MF",)))
 
 
+@pytest.mark.slow
 def test_alignfedrec_ml100k(tmp_path, monkeypatch):
     """Each method trains once, under the first protocol that has it; rows are made of both."""
     results, simulate = {}, fedjax_rec.simulate
