@@ -187,6 +187,15 @@ def test_two_sweeps_in_one_folder(sweep, tmp_path):
     assert len(executor.started) == 3
 
 
+@pytest.fixture
+def _interruptible():
+    """What a shell starts in the background ignores SIGINT, and would wait for it here for ever."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_lets_trials_end_and_is_passed_on(number, sweep, tmp_path):
     class Interrupted(FakeExecutor):
@@ -208,6 +217,7 @@ def test_an_interruption_lets_trials_end_and_is_passed_on(number, sweep, tmp_pat
     assert statuses(tmp_path) == {"lr=0.1": "killed", "lr=0.2": "waiting", "lr=0.3": "waiting"}
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_a_second_interruption_ends_trials_at_once(sweep, tmp_path):
     class Stubborn(FakeExecutor):
         """Its jobs end only when they are killed."""
