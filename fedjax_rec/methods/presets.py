@@ -64,11 +64,6 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "round_decay": 1.0,
         },
     },
-    "gpfedrec": {
-        # The best of three runs of 20 rounds on ML-100K, by validation (HR@10 45.0 after 5). A
-        # start from N(0, 1) comes to 43.7 after 20.
-        "leak-free": {"init_std": 0.1},
-    },
     "rqfedrec": {
         # The best by validation on ML-100K over 100 silos, see benchmarks/ratio_settings.py.
         "silos": {
