@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,13 @@ def run_to_end(job: Job, environment: dict[str, str]) -> Ending:
     Raises:
       KeyboardInterrupt: this process was interrupted; the trial has ended, with a checkpoint.
     """
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):
+        # So it is for all that a shell starts in the background, a sweep's own Ray cluster among it,
+        # and Ray interrupts its tasks in no other way.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = TrialProcess(job, environment)
     try:
         # Waiting in the system would keep an interruption from being noticed.
