@@ -128,8 +128,8 @@ def run_to_end(job: Job, environment: dict[str, str]) -> Ending:
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):
-        # So it is for all that a shell starts in the background, a sweep's own Ray cluster among it,
-        # and Ray interrupts its tasks in no other way.
+        # As it is for what a shell starts in the background, a sweep's own Ray cluster too; and Ray
+        # interrupts its tasks in no other way.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     process = TrialProcess(job, environment)
     try:
