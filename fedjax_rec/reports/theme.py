@@ -115,9 +115,9 @@ def line_styles(runs: Sequence[Run], theme: Theme) -> list[LineStyle]:
         if place is None or place in taken:
             colors = [None] if run.method in _CONTROLS else range(len(theme.cycle))
             every = list(product(range(len(_LINE_STYLES)), colors))
-            free = [other for other in every if other not in taken]
+            free = [other for other in every if other not in taken | reserved]
             # Past 35 runs, or 5 controls, styles repeat: no figure can tell so many lines apart.
-            place = ([other for other in free if other not in reserved] or free or every)[0]
+            place = (free or every)[0]
         taken.add(place)
         dashes, slot = place
         color = theme.muted if slot is None else theme.cycle[slot]

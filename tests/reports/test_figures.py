@@ -147,6 +147,11 @@ def test_a_method_looks_alike_in_every_report(one_of_each, data) -> None:
     assert len(set(first.values())) == len(first)
 
 
+def test_many_runs_of_a_control_leave_the_others_their_styles(one_of_each) -> None:
+    runs = [one_of_each["popularity"]] * 5 + [one_of_each["local"]]
+    assert line_styles(runs, LIGHT)[-1] == line_styles(runs[-1:], LIGHT)[0]
+
+
 def test_controls_are_grey_and_nothing_else_is(one_of_each) -> None:
     grey = {
         method
