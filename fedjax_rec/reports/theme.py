@@ -107,15 +107,17 @@ def line_styles(runs: Sequence[Run], theme: Theme) -> list[LineStyle]:
       runs: in the order of the report.
       theme: where the colours come from.
     """
-    taken: set[tuple[int, int | None]] = set()
-    reserved = {_PLACES[run.method] for run in runs if run.method in _PLACES}
+    seen: set[str] = set()
+    # A method's place is its own from the start, whoever comes before it.
+    taken = {_PLACES[run.method] for run in runs if run.method in _PLACES}
     styles: list[LineStyle] = []
     for run in runs:
-        place = _PLACES.get(run.method)
-        if place is None or place in taken:
+        place = None if run.method in seen else _PLACES.get(run.method)
+        seen.add(run.method)
+        if place is None:
             colors = [None] if run.method in _CONTROLS else range(len(theme.cycle))
             every = list(product(range(len(_LINE_STYLES)), colors))
-            free = [other for other in every if other not in taken | reserved]
+            free = [other for other in every if other not in taken]
             # Past 35 runs, or 5 controls, styles repeat: no figure can tell so many lines apart.
             place = (free or every)[0]
         taken.add(place)

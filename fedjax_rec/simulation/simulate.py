@@ -13,7 +13,7 @@ import jax
 
 from fedjax_rec.data import Dataset, Problem, Protocol, SplitName, centralize, make_problem
 from fedjax_rec.errors import InputError
-from fedjax_rec.losses.kernel_choice import Kernel, resolve_kernel, use_kernel
+from fedjax_rec.losses.kernel_choice import Kernel, chosen_kernel, use_kernel
 from fedjax_rec.methods import EvaluateAt, Method
 from fedjax_rec.simulation import distribution
 from fedjax_rec.simulation.configuration import configuration
@@ -155,7 +155,6 @@ def simulate(
         evaluate_at = "download" if leak_free else method.published_evaluation
 
     mesh = client_mesh(1 if debug and devices is None else devices)
-    kernel = resolve_kernel(kernel, mesh.devices.flat[0])
     with contextlib.ExitStack() as stack:
         stack.enter_context(distribution.lost_process_told("before the first round"))
         if precision == "high":
@@ -188,7 +187,7 @@ def simulate(
                 "state": engine.place,
                 "state_dtype": state_dtype,
                 "precision": precision,
-                "kernel": kernel,
+                "kernel": chosen_kernel().kernel,
             },
         )
         notes = (*problem.notes, *_privacy_notes(method.config), *said)
