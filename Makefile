@@ -20,8 +20,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# Those of more than 10 seconds: notebooks, a Ray cluster, several processes. And what depends on the
-# compiler, compiled as users' programs are. CI runs them too.
+# Those of more than 10 seconds (notebooks, a Ray cluster, several processes, what is killed and
+# resumes) and every benchmark at toy size. And what depends on the compiler, compiled as users'
+# programs are. CI runs them too.
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not compiler"
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n 2 --dist loadfile -m compiler

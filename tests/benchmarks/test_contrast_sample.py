@@ -45,6 +45,7 @@ def test_estimates_of_a_known_error() -> None:
     assert found.mean_error == 0
 
 
+@pytest.mark.slow
 def test_error(tmp_path) -> None:
     rows = _rows("error", tmp_path, clients=2, train_clients=4, train_rounds=2, draws=3)
     assert [row["N"] for row in rows] == [16, 32, 60] * 3
@@ -53,6 +54,7 @@ def test_error(tmp_path) -> None:
     assert rows[0]["gradient error"] > rows[1]["gradient error"]
 
 
+@pytest.mark.slow
 def test_step(tmp_path) -> None:
     rows = _rows("step", tmp_path, dims=(8,), turns=1)
     assert [(row["N"], row["loss"]) for row in rows] == [(64, "sampled"), (600, "exact")]
@@ -60,6 +62,7 @@ def test_step(tmp_path) -> None:
     assert rows[1]["times as fast"] == 1
 
 
+@pytest.mark.slow
 def test_plan(tmp_path) -> None:
     rows = _rows("plan", tmp_path, turns=1)
     for row in rows:
@@ -67,6 +70,7 @@ def test_plan(tmp_path) -> None:
         assert row["h a round of 94,762 (extrapolated)"] == pytest.approx(hours)
 
 
+@pytest.mark.slow
 def test_quality(tmp_path) -> None:
     rows = _rows("quality", tmp_path, init_stds=(0.01,), rounds=3)
     assert [row["loss"] for row in rows] == ["sampled", "exact"]

@@ -10,6 +10,7 @@ import cgfedrec_ml100k
 import click_noise
 import client_sweep
 import communities
+import devices
 import fedcia_ml100k
 import gfmfr_ml100k
 import gpu
@@ -33,6 +34,8 @@ import structure_speed
 import fedjax_rec
 from fedjax_rec import methods
 
+pytestmark = pytest.mark.slow  # a minute and a half in all, most of it compilation
+
 FORMS = [form.name for form in pairwise_kernel.FORMS]
 
 
@@ -48,7 +51,6 @@ def checked(table: harness.Table, folder) -> list[dict]:
     return table.rows
 
 
-@pytest.mark.slow
 def test_speed(tmp_path):
     pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
     import speed
@@ -104,7 +106,6 @@ def test_rqfedrec_speed_refuses_what_it_cannot_time(tmp_path, wrong):
         rqfedrec_speed.run(rqfedrec_speed.RQFedRecSpeedOptions(toy=True, results=tmp_path, **wrong))
 
 
-@pytest.mark.slow
 def test_baselines_speed(tmp_path):
     pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
     import baselines_speed
@@ -198,7 +199,14 @@ def test_a_contrastive_gradient_at_scale_needs_no_matrix_of_all_pairs():
     assert memory.gradient_temporaries(12_454, 64, align=True) < 256e6
 
 
-@pytest.mark.slow
+def test_devices(two_devices, tmp_path):
+    options = devices.DevicesOptions(toy=True, results=tmp_path, turns=1, methods=("pfedrec",))
+    rows = checked(devices.run(options), tmp_path)
+    assert [row["devices"] for row in rows] == [1, 2]
+    assert rows[0]["one device ×"] == 1
+    assert rows[1]["one device ×"] == rows[0]["s/round"] / rows[1]["s/round"]
+
+
 def test_memory(tmp_path):
     rows = checked(memory.run(memory.MemoryOptions(toy=True, results=tmp_path)), tmp_path)
     assert len(rows) == 6
@@ -320,7 +328,6 @@ def test_residual_kmeans_refuses_no_turns(tmp_path):
         residual_kmeans.run(residual_kmeans.QuantizeOptions(results=tmp_path, turns=0))
 
 
-@pytest.mark.slow
 def test_similarity_budget(tmp_path):
     options = similarity_budget.BudgetOptions(
         toy=True,
@@ -425,7 +432,6 @@ def test_fedcia_ml100k(tmp_path):
     assert all(0 <= row["Recall@10"] <= 100 for row in rows)
 
 
-@pytest.mark.slow
 def test_fedcia_ml100k_stops_early_and_goes_on_from_disk(tmp_path, monkeypatch):
     """Two stages of two rounds with a patience of one; called again, it trains nothing more."""
     options = fedcia_ml100k.FedCIAOptions(
@@ -670,7 +676,6 @@ def test_gfmfr_ml100k(tmp_path):
         gfmfr_ml100k.run(dataclasses.replace(options, backbones=("MF",)))
 
 
-@pytest.mark.slow
 def test_alignfedrec_ml100k(tmp_path, monkeypatch):
     """Each method trains once, under the first protocol that has it; rows are made of both."""
     results, simulate = {}, fedjax_rec.simulate

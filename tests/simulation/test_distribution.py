@@ -61,6 +61,7 @@ def assert_close(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> No
             assert value == (b[name] if close is None else close), name
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_stopped_with_the_same_numbers(tmp_path):
     out, alone = tmp_path / "run", tmp_path / "alone"
     here(*PFEDREC, "--rounds", 4, "--out", alone)
@@ -77,6 +78,7 @@ def test_two_processes_go_on_where_one_stopped_with_the_same_numbers(tmp_path):
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["2", "4"]
 
 
+@pytest.mark.slow
 def test_a_killed_coordinator_ends_the_other_and_one_process_goes_on(tmp_path):
     out, alone = tmp_path / "run", tmp_path / "alone"
     arguments = (*CGFEDREC, "--checkpoint-every", 2, "--quiet", "--out", out)

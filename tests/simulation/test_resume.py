@@ -117,6 +117,7 @@ def test_a_clock_that_jumps_changes_nothing(uninterrupted, tmp_path, monkeypatch
     assert all(0 <= value < 300 for value in seconds.values()), seconds
 
 
+@pytest.mark.slow
 def test_the_installed_command_killed_from_outside_resumes_bitwise(tmp_path):
     out, reference = tmp_path / "run", tmp_path / "reference"
     running = start(*RUN, *CHECKPOINTS, "--rounds", 5000, "--out", out)

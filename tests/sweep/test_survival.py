@@ -77,6 +77,7 @@ def finished(killed):
     return process("sweep", spec, "--out", out, "--jobs", 2)
 
 
+@pytest.mark.slow
 def test_a_trial_ends_when_its_sweep_is_killed(killed):
     _, out, workers = killed
     _, alive = psutil.wait_procs(workers, timeout=60)
@@ -84,6 +85,7 @@ def test_a_trial_ends_when_its_sweep_is_killed(killed):
     assert not list(out.glob("trials/*/summary.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort", [24, 12])
 def test_half_finished_trials_resume_to_the_figures_of_an_uninterrupted_run(
     cohort, killed, finished, tmp_path
@@ -101,6 +103,7 @@ def test_half_finished_trials_resume_to_the_figures_of_an_uninterrupted_run(
     assert "resuming after round " in log.read_text()
 
 
+@pytest.mark.slow
 def test_the_failure_is_listed_and_the_exit_status_says_so(killed, finished):
     _, out, _ = killed
     assert finished.returncode == 1, finished.stderr
@@ -113,6 +116,7 @@ def test_the_failure_is_listed_and_the_exit_status_says_so(killed, finished):
         assert (out / name).stat().st_size > 0, name
 
 
+@pytest.mark.slow
 def test_a_third_time_nothing_is_left_to_do(killed, finished, capsys):
     spec, out, _ = killed
     before = {path: path.stat().st_mtime_ns for path in out.glob("*s/**/*")}
