@@ -1,17 +1,18 @@
-"""Arrays out of an ``.npz`` archive that somebody else wrote: named errors, nothing unpickled."""
+"""Arrays out of ``.npz`` archives and into them: named errors, nothing pickled."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from fedjax_rec.errors import InputError
 
-__all__ = ["load_arrays"]
+__all__ = ["load_arrays", "write_arrays"]
 
 
 def load_arrays(
@@ -61,3 +62,28 @@ def load_arrays(
                 "can run code; save plain arrays of numbers or text with numpy.savez"
             ) from None
         raise InputError(f"{path}: unreadable ({error}); fetch or write it again") from None
+
+
+def write_arrays(
+    file: IO[bytes], arrays: Mapping[str, np.ndarray], *, compress: bool = False
+) -> None:
+    """Writes an ``.npz`` archive, which ``numpy.load`` reads.
+
+    Not by ``numpy.savez``: before NumPy 2.2 it takes ``allow_pickle=False`` for one more array, and
+    where writing fails, on a full disk say, it leaves the archive open, whose end is a traceback.
+
+    Args:
+      file: open for writing.
+      arrays: by name.
+      compress: smaller, and slower.
+
+    Raises:
+      OSError: it cannot be written.
+      ValueError: an array of Python objects, which would have to be pickled.
+    """
+    compression = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, array in arrays.items():
+            # Members may grow beyond 2 GB, and their size is not known before they are written.
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
+from fedjax_rec.data.arrays import write_arrays
+
 __all__ = ["CheckpointFiles", "RestoreFiles", "SaveFiles"]
 
 _ARRAYS = "arrays.npz"
@@ -30,7 +32,7 @@ class CheckpointFiles(ocp.CheckpointHandler):
     def save(self, directory: Path, args: SaveFiles) -> None:
         """Writes both files and waits until the disk has them."""
         with open(directory / _ARRAYS, "wb") as file:
-            np.savez(file, allow_pickle=False, **args.arrays)
+            write_arrays(file, args.arrays)
             _settle(file)
         with open(directory / _RECORD, "w", encoding="utf-8") as file:
             json.dump(args.record, file, allow_nan=False)

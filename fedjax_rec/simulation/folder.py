@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fedjax_rec.data.arrays import write_arrays
 from fedjax_rec.errors import InputError
 from fedjax_rec.simulation.checkpoint import Checkpoints
 
@@ -97,10 +98,7 @@ class RunFolder:
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes an ``.npz`` as a whole."""
 
-        def save(file):
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-
-        self._atomically(name, save, "wb")
+        self._atomically(name, lambda file: write_arrays(file, arrays, compress=True), "wb")
 
     def _write(self, name, text):
         self._atomically(name, lambda file: file.write(text), "w")

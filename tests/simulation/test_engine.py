@@ -50,12 +50,12 @@ def test_buckets_change_nothing(two_devices) -> None:
     problem = small(USERS)
     method = tiny("local")
     one = run_engine(make_engine(method, problem, chunk=1, cohort=15))
-    few = {"_ACCEPTED_ENTRIES": 0, "_MAX_BUCKETS": 2}
+    few = {"_ACCEPTED_ENTRIES": 0, "_MAX_BUCKETS": 3}
     with mock.patch.multiple(layout, **few):
         cut = make_engine(method, problem, chunk=4, cohort=15)
         cut_on_two = make_engine(method, problem, 2, cohort=15)
     buckets = [len(engine.layout.buckets) for engine in (cut, cut_on_two)]
-    assert buckets == [2, 2]
+    assert buckets == [3, 3]
     assert [b.data.items.shape[-1] for b in cut.layout.buckets] != [
         b.data.items.shape[-1] for b in cut_on_two.layout.buckets
     ]
