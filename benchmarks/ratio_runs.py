@@ -137,8 +137,8 @@ def notes(options: RatioOptions) -> list[str]:
         f"Full ranking, test, percent, at the best round by validation Recall@10 ('val Recall'); "
         f"at most {options.rounds} rounds, evaluated every {options.eval_every}, stopped once the "
         f"best is {options.patience} rounds ago. Settings: benchmarks/ratio_settings.py.",
-        f"Means over seeds {', '.join(map(str, options.seeds))} (the split is the same); ±: sample "
-        "standard deviation.",
+        "Means over as many seeds as 'seeds' says (the split is the same); ±: sample standard "
+        "deviation.",
         "MRR* and NDCG*: by FedCIA's release, as the papers' tables have them "
         "(fedjax_rec/evaluation/published.py).",
         "MB up, MB down: a client's mean a round, up to the best one.",
