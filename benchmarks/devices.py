@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+from client_sweep import build
 from harness import Options, Table, dataset, main, median
 
-from fedjax_rec import methods
 from fedjax_rec.data import make_problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.simulation.devices import client_mesh
@@ -67,8 +67,7 @@ def run(options: DevicesOptions) -> Table:
 
 def _rounds(name, problem, counts, options):
     """Seconds of each timed round, by number of devices."""
-    extra = {"clusters": min(60, problem.num_items // 5)} if name == "cgfedrec" else {}
-    method = getattr(methods, name)(optimizer="sgd", dim=32, **extra)
+    method = build(name, problem)
     engines = {n: Engine(method, problem, client_mesh(n), seed=options.seed) for n in counts}
     states = {count: engine.initial_state() for count, engine in engines.items()}
     seconds: dict[int, list[float]] = {count: [] for count in counts}

@@ -143,6 +143,7 @@ def test_an_empty_graph_gives_singletons_and_goes_on() -> None:
 def test_devices_and_chunks_agree() -> None:
     _, one, first = rounds(2)
     _, two, second = rounds(2, devices=2)
+    # XLA's own: JAX 0.8's sums differ by 4e-4 after two rounds of Adam.
     np.testing.assert_allclose(one.server.similarity, two.server.similarity, atol=1e-3)
     assert first[-1].bytes.up_total == pytest.approx(second[-1].bytes.up_total, rel=0.01)
     method = methods.build("alignfedrec", **TINY)
