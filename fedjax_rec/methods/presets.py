@@ -32,8 +32,9 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "cofedrec": {
         # Of six runs of 60 rounds on ML-100K (benchmarks/sweeps/cofedrec.toml), the best with one
-        # local epoch, by validation (HR@10 63.5; with two epochs 63.6). After 8 rounds it is as far with
-        # the contrast as without, where a round takes a second instead of a quarter of a minute.
+        # local epoch, by validation (HR@10 63.5; with two epochs 63.6). After 8 rounds it is as far
+        # with the contrast as without, where a round takes a second instead of a quarter of a
+        # minute.
         "leak-free": {"contrast_weight": 0.0},
     },
     "fedca": {
