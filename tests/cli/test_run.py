@@ -209,7 +209,7 @@ def test_a_preset_sets_defaults_and_options_beside_it_win(tmp_path):
 
 
 def test_debug_gives_the_same_figures(tmp_path):
-    common = ("run", "pfedrec", *TINY, "--rounds", 1, "--dim", 4, "--client-limit", 2, "--quiet")
+    common = ("run", "pfedrec", *TINY, "--rounds", 2, "--dim", 4, "--client-limit", 4, "--quiet")
     common += ("--no-report", "--devices", 1)
     here(*common, "--out", tmp_path / "fast")
     here(*common, "--out", tmp_path / "debug", "--debug")

@@ -143,15 +143,15 @@ def test_an_empty_graph_gives_singletons_and_goes_on() -> None:
 def test_devices_and_chunks_agree() -> None:
     _, one, first = rounds(2)
     _, two, second = rounds(2, devices=2)
-    # XLA's own: JAX 0.8's sums differ by 4e-4 after two rounds of Adam.
-    np.testing.assert_allclose(one.server.similarity, two.server.similarity, atol=1e-3)
+    # Measured over two rounds of Adam: below 1e-4 with JAX 0.10, 3.9e-4 with 0.8.
+    np.testing.assert_allclose(one.server.similarity, two.server.similarity, atol=5e-4)
     assert first[-1].bytes.up_total == pytest.approx(second[-1].bytes.up_total, rel=0.01)
     method = methods.build("alignfedrec", **TINY)
     engine = Engine(method, small(12), client_mesh(1), chunk=5)
     state = engine.initial_state()
     for number in (1, 2):
         state, _ = engine.run_round(state, number)
-    np.testing.assert_allclose(one.server.similarity, state.server.similarity, atol=1e-3)
+    np.testing.assert_allclose(one.server.similarity, state.server.similarity, atol=5e-4)
 
 
 def test_score_is_a_linear_layer_on_both_vectors() -> None:
