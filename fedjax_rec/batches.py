@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.extend.random import threefry_2x32
+
+from fedjax_rec.threefry import fold_in, random_blocks
 
 __all__ = [
     "Batch",
@@ -144,7 +145,7 @@ def draw_round(
 ) -> Samples:
     """The samples that ``for_each_batch`` draws by itself, with the same arguments."""
     if samples_key is None:
-        samples_key = jax.random.fold_in(key, 0)
+        samples_key = fold_in(key, 0)
     return draw_samples(samples_key, data, num_items, negatives)
 
 
@@ -165,7 +166,8 @@ def for_each_batch(
 
     Negatives are drawn once for the round (as the releases of this family do), the order anew for
     every epoch. The last batch of an epoch is short; a client with fewer batches than the longest
-    of its group sees batches whose mask is all false, which must change nothing.
+    of its group sees batches whose mask is all false, which must change nothing. Where the arrays
+    have room for fewer samples than a batch, it is as large as they are, and nothing is shuffled.
 
     Args:
       key: the client's key for this round.
@@ -184,12 +186,15 @@ def for_each_batch(
     if samples is None:
         samples = draw_round(key, data, num_items, negatives, samples_key=samples_key)
     total = samples.items.shape[0]
+    batch_size = min(batch_size, total)
     padding = -total % batch_size
     used = data.positives * (1 + negatives)
     batches = (data.longest * (1 + negatives) + batch_size - 1) // batch_size
 
     def epoch(index, carry):
-        order = _shuffle(jax.random.fold_in(key, 1 + index), samples.valid)
+        order = jnp.arange(total, dtype=jnp.int32)
+        if batch_size < total:
+            order = _shuffle(fold_in(key, 1 + index), samples.valid)
         order = jnp.pad(order, (0, padding))
         items = samples.items[order]
         users = samples.users[order] if data.num_users > 1 else None
@@ -240,10 +245,9 @@ def _random_words(key, rows, columns):
     its words independent of the shape, and random bits are a quarter of a small client's round.
     """
     blocks = -(-columns // 2)
-    count = jnp.arange(rows * blocks, dtype=jnp.uint32)
-    count = jnp.concatenate([count, jnp.zeros_like(count)])
-    words = threefry_2x32(jax.random.key_data(key), count).reshape(2, rows, blocks)
-    return jnp.moveaxis(words, 0, -1).reshape(rows, 2 * blocks)[:, :columns]
+    count = jnp.arange(rows * blocks, dtype=jnp.uint32).reshape(rows, blocks)
+    words = jnp.stack(random_blocks(key, count, jnp.uint32(0)), axis=-1)
+    return words.reshape(rows, 2 * blocks)[:, :columns]
 
 
 def _multiply_high(a, b):

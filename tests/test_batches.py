@@ -295,6 +295,33 @@ def test_padding_changes_no_batch(clients) -> None:
     assert [rows for rows, _ in ours] == [rows for rows, _ in theirs]
 
 
+@pytest.mark.parametrize("room", [0, 13])
+def test_a_batch_is_no_larger_than_what_there_is(room) -> None:
+    """Small clients do not pay for rows of padding: their one batch has as many as they have."""
+    data = client_data(small(), 0)
+    data = data._replace(**{x: jnp.pad(getattr(data, x), (0, room)) for x in ("items", "users")})
+    data = data._replace(longest=data.positives)
+    samples = draw_round(KEY, data, 40, NEGATIVES)
+    assert len(samples.items) < 1000
+    seen = []
+
+    def step(count, batch):
+        seen.append(batch)
+        return count + jnp.sum(batch.mask * (1 + 100 * batch.items + batch.labels))
+
+    with jax.disable_jit():
+        total = for_each_batch(KEY, data, step, 0, **{**OPTIONS, "batch_size": 1000})
+    assert len(seen) == EPOCHS
+    valid = np.asarray(samples.valid)
+    labels = np.arange(len(valid)) % (1 + NEGATIVES) == 0
+    for batch in seen:
+        np.testing.assert_array_equal(batch.items, samples.items)
+        np.testing.assert_array_equal(batch.mask, valid)
+        np.testing.assert_array_equal(batch.labels, labels)
+    expected = np.sum((1 + 100 * np.asarray(samples.items) + labels)[valid])
+    assert int(total) == EPOCHS * expected
+
+
 def test_nobody_has_no_batches() -> None:
     data = client_data(small(), 0)._replace(positives=jnp.int32(0), longest=jnp.int32(0))
     assert int(record(KEY, data, users=False)[0]) == 0

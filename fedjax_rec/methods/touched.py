@@ -74,9 +74,19 @@ def _by_flags(named, num_items):
 
 def _by_sorting(named, num_items):
     """The same; its cost does not depend on m."""
-    place = jnp.arange(len(named), dtype=jnp.int32)
-    ordered, place = jax.lax.sort((named, place), num_keys=1)
+    ordered, place = _sorted_places(named, num_items)
     differs = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
     row_in_order = jnp.cumsum(differs, dtype=jnp.int32) - 1
     items = jnp.full(len(named), num_items, jnp.int32).at[row_in_order].set(ordered)
     return items, jnp.zeros(len(named), jnp.int32).at[place].set(row_in_order)
+
+
+def _sorted_places(named, num_items):
+    """([N] names in ascending order, [N] where each stood). One packed integer a sample sorts
+    several times faster than a pair does."""
+    place = jnp.arange(len(named), dtype=jnp.uint32)
+    bits = max(len(named) - 1, 1).bit_length()
+    if num_items >= 1 << (32 - bits):
+        return jax.lax.sort((named, place.astype(jnp.int32)), num_keys=1)
+    packed = jnp.sort((named.astype(jnp.uint32) << bits) | place)
+    return (packed >> bits).astype(jnp.int32), (packed & ((1 << bits) - 1)).astype(jnp.int32)

@@ -27,6 +27,7 @@ class Arguments:
       method: the method.
       layout: where every client lives.
       sharding: of the client axis.
+      everywhere: of what every device has whole.
       one: shapes of one client's state as it is kept.
       server: a server state of the method, by client id.
 
@@ -40,16 +41,22 @@ class Arguments:
         method: Method,
         layout: Layout,
         sharding: jax.sharding.Sharding,
+        everywhere: jax.sharding.Sharding,
         one: PyTree,
         server: PyTree,
     ) -> None:
         self._layout = layout
         self._sharding = sharding
+        self._everywhere = everywhere
         self._buckets = [self._place(bucket) for bucket in layout.buckets]
         broadcast = method.broadcast(server)
         data = jax.tree.map(lambda x: _shape(x, x.shape[1:]), self._buckets[0].data)
         self.upload, received = clients.upload_shape(method, one, broadcast, data)
-        self._accumulator, self._sent = _reduced(method, server, received)
+        accumulator, sent = _reduced(method, server, received)
+        devices = layout.devices
+        self._zero_accumulator = self._zeros(accumulator, devices)
+        self._zero_sent = [self._zeros(sent, devices * b.rows)() for b in layout.buckets]
+        self._places: dict[tuple[int, int], clients.Places] = {}
         self.kept = None
         if method.keep_uploads:
             rows = len(layout.client_of_row)
@@ -57,6 +64,7 @@ class Arguments:
                 lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype, sharding=sharding),
                 received,
             )
+            self._zero_kept = self._zeros(received, rows)
 
     def train(
         self,
@@ -83,7 +91,7 @@ class Arguments:
           kept: the uploads so far (or their shapes, for compiling); None where none is kept.
         """
         rest = self.evaluate(index, states, places, order, broadcast, round_key)[1:]
-        return acc, states, kept, self._zero_sent(index), *rest
+        return acc, states, kept, self._zero_sent[index], *rest
 
     def evaluate(
         self,
@@ -99,19 +107,19 @@ class Arguments:
 
     def zero_accumulator(self) -> PyTree:
         """The devices' accumulators before a round, [devices, …]."""
-        devices = self._layout.devices
-        return jax.tree.map(
-            lambda x: self._shard(np.zeros((devices, *x.shape), x.dtype)), self._accumulator
-        )
+        return self._zero_accumulator()
 
     def zero_kept(self) -> PyTree:
         """Room for all uploads of a round, [R, …]; None where none is kept."""
-        if self.kept is None:
-            return None
-        return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype, device=self._sharding),  # never on one alone
-            self.kept,
-        )
+        return None if self.kept is None else self._zero_kept()
+
+    def places(self, first: int, index: int) -> clients.Places:
+        """Where a bucket begins: row ``first`` of the states at hand, and its place in all rows."""
+        key = (first, index)
+        if key not in self._places:
+            rows = np.int32(first), np.int32(self._layout.buckets[index].start)
+            self._places[key] = clients.Places(*distribution.replicate(rows, self._everywhere))
+        return self._places[key]
 
     def uploads(self, kept: PyTree, part: np.ndarray) -> Uploads | None:
         """The kept uploads (or their shapes) as the server gets them; None where none is kept.
@@ -127,10 +135,14 @@ class Arguments:
         takes_part[part] = True
         return Uploads(kept, self._shard(np.where(takes_part[ids], ids, -1).astype(np.int32)))
 
-    def _zero_sent(self, index):
-        """Zeros by row of a bucket, where the reduction's counts go."""
-        rows = self._layout.devices * self._layout.buckets[index].rows
-        return jax.tree.map(lambda x: self._shard(np.zeros((rows, *x.shape), x.dtype)), self._sent)
+    def _zeros(self, shapes, rows):
+        """() -> zeros [rows, …] of these shapes, made where they belong: never on one device, nor
+        on the host."""
+
+        def make():
+            return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), shapes)
+
+        return jax.jit(make, out_shardings=self._sharding)
 
     def _place(self, bucket: Bucket) -> _Placed:
         def place(x):

@@ -26,6 +26,7 @@ from fedjax_rec.batches import ClientData
 from fedjax_rec.evaluation.ranks import TOP_K, HeldOut, Ranks, rank_user
 from fedjax_rec.methods import Broadcast, Method
 from fedjax_rec.seeding import Purpose
+from fedjax_rec.threefry import fold_in
 
 __all__ = [
     "AXIS",
@@ -291,7 +292,7 @@ def _healthy(loss, state):
 
 
 def _key(round_key, purpose, data):
-    return jax.random.fold_in(jax.random.fold_in(round_key, int(purpose)), data.client)
+    return fold_in(fold_in(round_key, int(purpose)), data.client)
 
 
 def _rank(method, state, shared, held_out, most_users):

@@ -84,7 +84,13 @@ def shard(x: np.ndarray, sharding: Sharding) -> jax.Array:
 def replicate(tree: PyTree, sharding: Sharding) -> PyTree:
     """A tree that all processes have alike, whole on every device of ``sharding``."""
     if processes() == 1:
-        return jax.device_put(tree, sharding)
+
+        def place(x: Any) -> jax.Array:
+            # Most are there since the last round, and asking device_put takes a while, too.
+            there = isinstance(x, jax.Array) and x.sharding == sharding
+            return x if there else jax.device_put(x, sharding)
+
+        return jax.tree.map(place, tree)
 
     def leaf(x: Any) -> jax.Array:
         if _spans(x):

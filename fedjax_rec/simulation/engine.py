@@ -30,6 +30,7 @@ from fedjax_rec.simulation.states import (
     rows_at_once,
 )
 from fedjax_rec.simulation.storage import StateDtype, stored_as
+from fedjax_rec.threefry import fold_in
 
 __all__ = ["Engine", "Outcome", "State"]
 
@@ -126,6 +127,9 @@ class Engine:
         self.debug = debug
         self._key = jax.random.key(seed, impl="threefry2x32")
         self._batched = NamedSharding(mesh, PartitionSpec(clients.AXIS))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        # One program, and the key is on all devices at once: the first things of every round.
+        self._fold_in = jax.jit(fold_in, out_shardings=everywhere)
         self._first_server: Any = self._init_server()  # by client id; on its way to the devices
         self._one = self._client_shape(self._first_server)
         self.place = (
@@ -145,7 +149,7 @@ class Engine:
         if self.place == "disk" and state_folder is not None:
             self.scratch_folder = state_folder / "restored"
         self._arguments = Arguments(
-            method, self.layout, self._batched, self._one, self._first_server
+            method, self.layout, self._batched, everywhere, self._one, self._first_server
         )
 
     def initial_state(self) -> State:
@@ -178,7 +182,7 @@ class Engine:
         watch = Watch()
         count = self.problem.num_clients
         part = draw_cohort(self.cohort, count, seed=self.seed, round_=round_)
-        round_key = jax.random.fold_in(self._key, round_)
+        round_key = self._fold_in(self._key, round_)
         broadcast = self._servers.broadcast(self.method.broadcast(state.server))
         trained = evaluate and self.evaluate_at == "trained"
         with watch("compile"):
@@ -209,7 +213,7 @@ class Engine:
             healthy = by_client([r.healthy for r in reports])[part]
             sent = jax.tree.map(lambda *x: by_client(x)[part], *[r.sent for r in reports])
             uploads = self._arguments.uploads(kept, part)
-            key = jax.random.fold_in(round_key, int(Purpose.SERVER_STEP))
+            key = self._fold_in(round_key, int(Purpose.SERVER_STEP))
             server, finite = self._programs[programs.SERVER](key, state.server, acc, uploads)
             jax.block_until_ready((server, everyone))
         if not (healthy.all() and finite):
@@ -226,7 +230,7 @@ class Engine:
             bytes_ = round_bytes(self.method, down, self._arguments.upload, sent, clients=len(part))
         if self.method.server_finish is not None:
             with watch("device"):
-                key = jax.random.fold_in(round_key, int(Purpose.SERVER_FINISH))
+                key = self._fold_in(round_key, int(Purpose.SERVER_FINISH))
                 server = self._programs[programs.FINISH](key, server, uploads)
                 jax.block_until_ready(server)
         state = State(server, everyone)
@@ -251,7 +255,7 @@ class Engine:
           held-out items a user) and, under the ratio split instead of the sampled ranks, each
           user's best items.
         """
-        round_key = jax.random.fold_in(self._key, round_ + 1)
+        round_key = self._fold_in(self._key, round_ + 1)
         broadcast = self._servers.broadcast(self.method.broadcast(state.server))
         return self._rank(state, broadcast, round_key, watch or Watch())
 
@@ -359,7 +363,7 @@ class Engine:
     def _take(self, everyone, index):
         """As ``DeviceStates.take``, with the bucket's place among all rows."""
         states, start = self._states.take(everyone, index)
-        return states, clients.Places(start, np.int32(self.layout.buckets[index].start))
+        return states, self._arguments.places(int(start), index)
 
     def _order(self, index, part):
         return self._rows.order(index, part, self._programs.width(self._kind(index)))

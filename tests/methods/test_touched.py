@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from fedjax_rec.batches import Samples, draw_round
 from fedjax_rec.losses import binary_cross_entropy
+from fedjax_rec.methods import touched as module
 from fedjax_rec.methods.local_training import LocalTraining, continue_training, fresh_optimizers
 from fedjax_rec.methods.touched import touched_rows
 from fedjax_rec.models import MF, score
@@ -74,6 +75,20 @@ def test_rows_of_a_table_and_back(case) -> None:
     written = jnp.asarray(table).at[touched.items].set(-rows - 1, mode="drop")
     changed = (np.asarray(written) != table).any(axis=1)
     assert np.flatnonzero(changed).tolist() == items[mask].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 2, 37, 64])
+@pytest.mark.parametrize("room", [0, 1])
+def test_packed_and_paired_sorts_give_one_order(count, room) -> None:
+    """The largest catalogue whose items fit beside the samples' places in 32 bits, and the next."""
+    num_items = 2 ** (32 - max(count - 1, 1).bit_length()) - 1 + room
+    num_items = min(num_items, 2**31 - 1)
+    rng = np.random.default_rng(count)
+    named = rng.choice([0, 1, num_items - 1, num_items], count).astype(np.int32)
+    ordered, place = jax.jit(module._sorted_places, static_argnums=1)(named, num_items)
+    expected = np.argsort(named, kind="stable")
+    np.testing.assert_array_equal(place, expected)
+    np.testing.assert_array_equal(ordered, named[expected])
 
 
 def test_nobody_touches_nothing() -> None:
