@@ -20,6 +20,7 @@ __all__ = [
     "Samples",
     "draw_round",
     "draw_samples",
+    "epoch_order",
     "for_each_batch",
     "sample_negatives",
 ]
@@ -192,10 +193,7 @@ def for_each_batch(
     batches = (data.longest * (1 + negatives) + batch_size - 1) // batch_size
 
     def epoch(index, carry):
-        order = jnp.arange(total, dtype=jnp.int32)
-        if batch_size < total:
-            order = _shuffle(fold_in(key, 1 + index), samples.valid)
-        order = jnp.pad(order, (0, padding))
+        order = jnp.pad(epoch_order(key, index, samples, batch_size), (0, padding))
         items = samples.items[order]
         users = samples.users[order] if data.num_users > 1 else None
 
@@ -218,6 +216,26 @@ def for_each_batch(
         return jax.lax.fori_loop(0, batches, batch, carry)
 
     return jax.lax.fori_loop(0, epochs, epoch, carry)
+
+
+def epoch_order(
+    key: jax.Array, epoch: jax.Array | int, samples: Samples, batch_size: int
+) -> jax.Array:
+    """The order in which ``for_each_batch`` goes through a round's samples in one epoch.
+
+    Args:
+      key: the client's key for this round.
+      epoch: 0, 1, …
+      samples: the round's.
+      batch_size: samples a batch.
+
+    Returns:
+      [N] int32, the valid samples first.
+    """
+    total = samples.valid.shape[0]
+    if total <= batch_size:  # in one batch their order is nothing
+        return jnp.arange(total, dtype=jnp.int32)
+    return _shuffle(fold_in(key, 1 + epoch), samples.valid)
 
 
 def _shuffle(key, valid):

@@ -78,9 +78,10 @@ class TrainingOptions:
       state_dtype: what they are kept in: bfloat16 takes half of float32's memory, int8 a quarter.
       precision: of matrix products on an accelerator: default is its fast form (TF32, bfloat16),
         high is float32 throughout.
-      kernel: of CGFedRec's and AlignFedRec's losses over all pairs of items. pallas: a fused GPU
-        kernel, whose products are TF32 unless --precision is high. xla: in float32, on any device.
-        auto: xla, until it is measured where pallas pays.
+      kernel: xla: in float32, on any device. pallas: CGFedRec's and AlignFedRec's losses over all
+        pairs of items by a fused GPU kernel, whose products are TF32 unless --precision is high.
+        native: local training of matrix factorization by Adam (RQFedRec, FedMF, FedCIA) in C++ on
+        a CPU; needs a compiler, pays for wide embeddings. auto: xla.
       checkpoint_every: rounds between checkpoints.
     """
 
@@ -93,7 +94,7 @@ class TrainingOptions:
     state: Literal["auto", "device", "host", "disk"] = "auto"
     state_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     precision: Literal["default", "high"] = "default"
-    kernel: Literal["auto", "xla", "pallas"] = "auto"
+    kernel: Literal["auto", "xla", "pallas", "native"] = "auto"
     checkpoint_every: int = 10
 
 

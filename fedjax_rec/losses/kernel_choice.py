@@ -1,4 +1,4 @@
-"""Which form of the pairwise pass runs: XLA's, or the fused GPU kernel.
+"""Which kernels run: XLA's, the fused one of the pairwise pass on a GPU, or C++ on a CPU.
 
 The choice is a context, as JAX's own of matrix precision is: read where a loss is traced, part of
 the key under which JAX caches what it has traced, and gone when the context ends. So losses and
@@ -14,21 +14,23 @@ from typing import Literal, NamedTuple, cast
 import jax
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.native import require_compiler
 
 __all__ = ["Choice", "Kernel", "chosen_kernel", "resolve_kernel", "use_kernel"]
 
-Kernel = Literal["auto", "xla", "pallas"]
+Kernel = Literal["auto", "xla", "pallas", "native"]
 
 
 class Choice(NamedTuple):
     """What is chosen.
 
     Attributes:
-      kernel: "xla" or "pallas".
+      kernel: "xla"; "pallas", the pairwise pass of losses on a GPU; "native", local training of
+        matrix factorization by Adam on a CPU. What a kernel has no part in is XLA's.
       interpret: whether the Pallas kernel runs as plain JAX, on any device: for tests.
     """
 
-    kernel: Literal["xla", "pallas"] = "xla"
+    kernel: Literal["xla", "pallas", "native"] = "xla"
     interpret: bool = False
 
 
@@ -36,25 +38,34 @@ _CAPABILITY = 8.0  # Ampere: the least that Pallas' Triton backend supports
 _CONTEXT = jax.make_user_context(Choice())
 
 
-def resolve_kernel(kernel: Kernel, device: jax.Device) -> Literal["xla", "pallas"]:
+def resolve_kernel(kernel: Kernel, device: jax.Device) -> Literal["xla", "pallas", "native"]:
     """The form that ``kernel`` stands for on a device.
 
-    "auto" is "xla" everywhere: nobody has measured yet on which GPUs and sizes the kernel is the
-    faster one (benchmarks/pairwise_kernel.py does).
+    "auto" is "xla" everywhere: nobody has measured yet on which GPUs and sizes the Pallas kernel is
+    the faster one (benchmarks/pairwise_kernel.py does), and the native one needs a C++ compiler.
 
     Args:
-      kernel: "auto", "xla" or "pallas".
+      kernel: "auto", "xla", "pallas" or "native".
       device: which is to run it.
 
     Raises:
-      InputError: an unknown name, or "pallas" without a GPU of compute capability 8.0 or newer.
+      InputError: an unknown name; "pallas" without a GPU of compute capability 8.0 or newer;
+        "native" without a CPU to run on, or without a C++ compiler.
 
     Example:
       >>> resolve_kernel("auto", jax.devices()[0])
       'xla'
     """
-    if kernel not in ("auto", "xla", "pallas"):
-        raise InputError(f"kernel={kernel!r} must be 'auto', 'xla' or 'pallas'")
+    if kernel not in ("auto", "xla", "pallas", "native"):
+        raise InputError(f"kernel={kernel!r} must be 'auto', 'xla', 'pallas' or 'native'")
+    if kernel == "native":
+        if device.platform != "cpu":
+            raise InputError(
+                f"the native kernel is for CPUs, this device is a {device.platform.upper()}: "
+                "use --kernel xla"
+            )
+        require_compiler()
+        return "native"
     if kernel != "pallas":
         return "xla"
     if device.platform != "gpu":
@@ -73,7 +84,7 @@ def resolve_kernel(kernel: Kernel, device: jax.Device) -> Literal["xla", "pallas
 
 @contextlib.contextmanager
 def use_kernel(kernel: Kernel, *, interpret: bool = False) -> Iterator[None]:
-    """Losses traced in this context, in this thread, use the kernel.
+    """What is traced in this context, in this thread, uses the kernel.
 
     Args:
       kernel: see ``resolve_kernel``.

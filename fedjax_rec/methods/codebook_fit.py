@@ -12,6 +12,8 @@ import optax
 from fedjax_rec.data.options import check_choice
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import mix, normal_product, reconstruct, sum_by_code
+from fedjax_rec.losses.kernel_choice import chosen_kernel
+from fedjax_rec.native import fit_by_conjugate_gradients
 
 __all__ = ["Channel", "CodebookFit", "Channels", "fit_codebooks", "rebuild"]
 
@@ -139,11 +141,23 @@ def _solve(channels, shares, target, importance, options) -> list[jax.Array]:
     books = jnp.concatenate([channel.codebook for channel in channels])
     codes = jnp.concatenate([channel.codes for channel in channels], axis=1)
     levels = len(channels[0].codebook)
-    shares = jnp.repeat(jnp.stack(shares), levels)[:, None, None]
-    if options.fit_solver == "cg":
-        found = _conjugate_gradients(books, shares, codes, target, importance, options.fit_steps)
+    shares = jnp.repeat(jnp.stack(shares), levels)
+    if options.fit_solver == "adam":
+        found = _adam(books, shares[:, None, None], codes, target, importance, options)
+    elif chosen_kernel().kernel == "native":
+        found = fit_by_conjugate_gradients(
+            books,
+            shares,
+            codes,
+            target,
+            importance,
+            steps=options.fit_steps,
+            least_gain=_LEAST_GAIN,
+            least_squared=_LEAST_SQUARED,
+        )
     else:
-        found = _adam(books, shares, codes, target, importance, options)
+        shares = shares[:, None, None]
+        found = _conjugate_gradients(books, shares, codes, target, importance, options.fit_steps)
     return jnp.split(found, len(channels))
 
 

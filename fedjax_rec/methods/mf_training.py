@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
-from fedjax_rec.batches import Batch, ClientData, Samples
+from fedjax_rec.batches import Batch, ClientData, Samples, draw_round, epoch_order
 from fedjax_rec.errors import InputError
 from fedjax_rec.losses import binary_cross_entropy, elementwise_mse
+from fedjax_rec.losses.kernel_choice import chosen_kernel
 from fedjax_rec.methods.contract import Info
 from fedjax_rec.methods.fusion_teacher import Teacher
-from fedjax_rec.methods.memory import Memory, Remembering, train_remembering
+from fedjax_rec.methods.local_training import LocalTraining, train_locally
+from fedjax_rec.methods.memory import Memory, Remembering, negatives_key, train_remembering
 from fedjax_rec.models import MF, score
+from fedjax_rec.native import train_mf_by_adam
 
-__all__ = ["MFTraining", "train_mf"]
+__all__ = ["MFTraining", "train_mf", "train_mf_afresh"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,15 @@ def train_mf(
       The trained parameters, the [m, d] items, the new memory, and the mean loss of the batches.
     """
     model = MF(data.num_users)
+    plain = options.loss == "bce" and teacher is None and width is None
+    if plain and not options.keep_optimizer and _native(options):
+        if samples is None:
+            samples_key = negatives_key(memory)
+            samples = draw_round(key, data, len(items), options.negatives, samples_key=samples_key)
+        user, items, info = train_mf_afresh(
+            key, user, items, data, options, samples=samples, num_items=num_items
+        )
+        return user, items, memory, info
 
     def objective(user: Any, rows: jax.Array, batch: Batch) -> jax.Array:
         if options.loss == "mse":
@@ -81,3 +94,63 @@ def train_mf(
     return train_remembering(
         key, objective, user, items, memory, data, options, samples=samples, num_items=num_items
     )
+
+
+def train_mf_afresh(
+    key: jax.Array,
+    user: Any,
+    items: jax.Array,
+    data: ClientData,
+    options: LocalTraining,
+    *,
+    samples: Samples,
+    num_items: int | None = None,
+) -> tuple[Any, jax.Array, Info]:
+    """Trains one client's user and item embeddings by BCE, with optimizers that are rebuilt.
+
+    Under ``--kernel native``, Adam's steps are those of ``native.train_mf_by_adam``.
+
+    Args:
+      key: the client's key for this round.
+      user: MF parameters.
+      items: [m, d] item table.
+      data: the client's positives.
+      options: optimizer, rates, epochs.
+      samples: as ``continue_training``.
+      num_items: as ``continue_training``.
+
+    Returns:
+      The trained parameters, the [m, d] items, and the mean loss of the batches.
+    """
+    if not _native(options):
+        return train_locally(
+            key,
+            MF(data.num_users),
+            user,
+            items,
+            data,
+            options,
+            user_first=False,
+            samples=samples,
+            num_items=num_items,
+        )
+    orders = [
+        epoch_order(key, epoch, samples, options.batch_size)
+        for epoch in range(options.local_epochs)
+    ]
+    users, items, loss = train_mf_by_adam(
+        user["embedding"],
+        items,
+        samples,
+        jnp.stack(orders),
+        lr=options.lr,
+        item_lr=options.items_rate(len(items) if num_items is None else num_items),
+        weight_decay=options.weight_decay,
+        batch_size=options.batch_size,
+        negatives=options.negatives,
+    )
+    return {**user, "embedding": users}, items, Info(loss)
+
+
+def _native(options):
+    return chosen_kernel().kernel == "native" and options.optimizer == "adam"

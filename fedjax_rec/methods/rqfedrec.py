@@ -26,7 +26,8 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.fedmf import FedMFConfig, fedmf
-from fedjax_rec.methods.local_training import LocalTraining, Uplink, train_locally
+from fedjax_rec.methods.local_training import LocalTraining, Uplink
+from fedjax_rec.methods.mf_training import train_mf_afresh
 from fedjax_rec.methods.recoding import Coding, codes_of, mixing_weight, recode
 from fedjax_rec.methods.shared_items import Held, own_scores
 from fedjax_rec.methods.touched import Touched, touched_rows
@@ -229,14 +230,12 @@ def rqfedrec(config: RQFedRecConfig) -> Method:
             rows = rebuild(trained)
             books = trained.semantic.codebook, trained.collaborative.codebook
         else:
-            user, rows, info = train_locally(
+            user, rows, info = train_mf_afresh(
                 key,
-                MF(data.num_users),
                 client.user,
                 touched.rows(shared.items),
                 data,
                 config,
-                user_first=False,
                 samples=touched.samples,
                 num_items=m,
             )

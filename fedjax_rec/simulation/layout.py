@@ -22,7 +22,7 @@ __all__ = ["Bucket", "Layout", "lay_out"]
 
 # More buckets save padding but cost a compilation each: stop where the padding left is small,
 # relative to the work or in itself.
-_MAX_BUCKETS = 5
+_MAX_BUCKETS = 4
 _ACCEPTED_PADDING = 1.25
 _ACCEPTED_ENTRIES = 10_000
 # Negatives are looked up rather than searched for while the tables stay below 64 MB.

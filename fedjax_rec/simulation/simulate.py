@@ -99,9 +99,11 @@ def simulate(
         memory), "int8" (a quarter; one scale a row). Rounded stochastically.
       precision: of matrix products on an accelerator. "default": the device's fast form (TF32 on
         recent GPUs, bfloat16 passes on TPUs). "high": float32 throughout. CPUs know only that.
-      kernel: of the losses over all pairs of items (CGFedRec, AlignFedRec). "xla": float32 on any
-        device. "pallas": a fused GPU kernel, whose products follow ``precision``. "auto": "xla",
-        until it is measured where the other pays. On record is what was used.
+      kernel: "xla": float32 on any device. "pallas": losses over all pairs of items (CGFedRec,
+        AlignFedRec) by a fused GPU kernel, whose products follow ``precision``. "native": local
+        training of matrix factorization by Adam (RQFedRec, FedMF, FedCIA) in C++ on a CPU; needs a
+        C++ compiler. "auto": "xla". What a kernel has no part in stays XLA's. On record is what
+        was used.
       progress: print a line a round to the standard error.
       label: the run's name in reports; None: the method's name.
       command: the command line that started it, for the record.
