@@ -27,7 +27,7 @@ __all__ = [
 
 Carry = TypeVar("Carry")
 
-_PACKED_INDEX_BITS = 15  # beside 1 bit for padding and 16 random ones
+_PACKED_INDEX_BITS = 16  # beside 16 random ones
 
 
 class ClientData(NamedTuple):
@@ -239,16 +239,17 @@ def epoch_order(
 
 
 def _shuffle(key, valid):
-    """A random order of the samples, the valid ones first. [N] int32.
+    """A random order of the samples, of which the valid ones come first and stay so. [N] int32.
 
-    Samples are sorted by 16 random bits each; ties (one pair in 65,536) keep index order. One sort
-    of packed integers (invalid bit, random bits, index) costs half of a sort of pairs, which is
-    for lists whose indices do not fit. Both give the valid samples the same order, whatever N is.
+    Samples are sorted by 16 random bits each; ties (one pair in 65,536) keep index order, so what
+    is not valid goes to the end by having the largest. One sort of packed integers (random bits,
+    index) costs half of a sort of pairs, which is for lists whose indices do not fit. Both give the
+    same order, whatever N is.
     """
     total = valid.shape[0]
     words = _random_words(key, -(-total // 4), 2)
     random = jnp.stack([words >> 16, words & 0xFFFF], axis=-1).reshape(-1)[:total]
-    rank = jnp.where(valid, random, jnp.uint32(1 << 16))
+    rank = jnp.where(valid, random, jnp.uint32(0xFFFF))
     index = jnp.arange(total, dtype=jnp.uint32)
     if total <= 1 << _PACKED_INDEX_BITS:
         packed = jnp.sort((rank << _PACKED_INDEX_BITS) | index)

@@ -1,7 +1,9 @@
 // Fitting codebooks to items by conjugate gradients, as one call.
 //
-// XLA passes over arrays of the codebooks' size thirteen times a step. Here it is six: what only reads
-// or changes the same rows is done in one pass, and the curvature falls out of the pass over the items.
+// XLA passes over arrays of the codebooks' size thirteen times a step. Here what changes the same rows
+// is done in one pass, the curvature falls out of the pass over the items, and that pass takes a few
+// columns at a time, so that the codewords it goes to and fro between stay in the cache. Arrays lie
+// block of columns after block: rows a power of two apart would push each other out of it.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,6 +14,8 @@
 namespace ffi = xla::ffi;
 
 namespace {
+
+constexpr int64_t kColumns = 64;
 
 // An item's codewords in all levels, as rows of the stacked codebooks.
 class Codes {
@@ -27,34 +31,20 @@ class Codes {
   int64_t levels_, words_;
 };
 
-// out = Σ over levels of factor[level] · books[row], what codebooks make of an item.
-void Make(const float* books, const float* factors, const Codes& codes, int64_t item,
-          int64_t levels, int64_t dim, float* __restrict out) {
-  std::fill_n(out, dim, 0.0f);
-  for (int64_t level = 0; level < levels; ++level) {
-    const float* __restrict word = books + codes.Row(item, level) * dim;
-    const float factor = factors == nullptr ? 1.0f : factors[level];
-    for (int64_t i = 0; i < dim; ++i) out[i] += factor * word[i];
-  }
-}
-
-// Adds weight · values to each of an item's codewords.
+// Adds weight · values to each of an item's codewords, in a block of columns.
 void Spread(float* sums, float weight, const Codes& codes, int64_t item, int64_t levels,
-            int64_t dim, const float* __restrict values) {
+            const float* __restrict values) {
   for (int64_t level = 0; level < levels; ++level) {
-    float* __restrict word = sums + codes.Row(item, level) * dim;
-    for (int64_t i = 0; i < dim; ++i) word[i] += weight * values[i];
+    float* __restrict word = sums + codes.Row(item, level) * kColumns;
+    for (int64_t i = 0; i < kColumns; ++i) word[i] += weight * values[i];
   }
 }
 
-float SquaredNorm(const float* __restrict x, int64_t n) {
+float SquaredNorm(const float* __restrict x) {
   constexpr int kLanes = 16;  // sums side by side: the order of additions is no reason to wait
-  float sums[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
+  float sums[kLanes] = {}, sum = 0;
+  for (int64_t i = 0; i < kColumns; i += kLanes)
     for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[i + lane] * x[i + lane];
-  float sum = 0;
-  for (; i < n; ++i) sum += x[i] * x[i];
   for (float each : sums) sum += each;
   return sum;
 }
@@ -71,7 +61,8 @@ ffi::Error Fit(ffi::Buffer<ffi::F32> books, ffi::Buffer<ffi::F32> shares,
   const float* share = shares.typed_data();
 
   // How much of the samples a codeword makes up: the preconditioner.
-  std::vector<float> scale(rows), made(dim);
+  std::vector<float> scale(rows);
+  float made[kColumns];
   for (int64_t item = 0; item < items; ++item)
     for (int64_t level = 0; level < levels; ++level) scale[codes.Row(item, level)] += counts[item];
   for (int64_t row = 0; row < rows; ++row) {
@@ -79,67 +70,76 @@ ffi::Error Fit(ffi::Buffer<ffi::F32> books, ffi::Buffer<ffi::F32> shares,
     scale[row] = s * s / (scale[row] > 0 ? scale[row] : 1.0f);
   }
 
-  std::vector<float> gradient(rows * dim), direction(rows * dim), along(rows * dim);
-  std::vector<float> change(rows * dim);
-  double error = 0;
-  for (int64_t item = 0; item < items; ++item) {
-    if (counts[item] == 0) continue;
-    Make(books.typed_data(), share, codes, item, levels, dim, made.data());
-    const float* __restrict wanted = target.typed_data() + item * dim;
-    for (int64_t i = 0; i < dim; ++i) made[i] = wanted[i] - made[i];
-    error += counts[item] * static_cast<double>(SquaredNorm(made.data(), dim));
-    Spread(gradient.data(), counts[item], codes, item, levels, dim, made.data());
-  }
-  const auto squared_gradient = [&] {
-    double sum = 0;
-    for (int64_t row = 0; row < rows; ++row)
-      sum += scale[row] * static_cast<double>(SquaredNorm(gradient.data() + row * dim, dim));
-    return sum;
-  };
-  const double first = squared_gradient();
-  double squared = first, before = 0;
-  for (int64_t step = 0; step < steps; ++step) {
-    const float ratio = static_cast<float>(squared / (before > 0 ? before : 1));
-    for (int64_t row = 0; row < rows; ++row) {
-      const float factor = scale[row];
-      const float* __restrict g = gradient.data() + row * dim;
-      float* __restrict d = direction.data() + row * dim;
-      float* __restrict a = along.data() + row * dim;
-      for (int64_t i = 0; i < dim; ++i) {
-        d[i] = factor * g[i] + ratio * d[i];
-        a[i] = 0;
-      }
-    }
-    double curvature = 0;
+  const int64_t blocks = (dim + kColumns - 1) / kColumns, size = rows * kColumns;
+  // Kept from client to client: memory that is new to a process costs more than clearing it.
+  thread_local std::vector<float> gradient, direction, along, change;
+  for (auto* each : {&gradient, &direction, &along, &change}) each->assign(blocks * size, 0.0f);
+  double error = 0, squared = 0, before = 0;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t column = block * kColumns, width = std::min(kColumns, dim - column);
+    float* g = gradient.data() + block * size;
     for (int64_t item = 0; item < items; ++item) {
       if (counts[item] == 0) continue;
-      Make(direction.data(), nullptr, codes, item, levels, dim, made.data());
-      curvature += counts[item] * static_cast<double>(SquaredNorm(made.data(), dim));
-      Spread(along.data(), counts[item], codes, item, levels, dim, made.data());
+      std::fill_n(made, kColumns, 0.0f);  // columns beyond the last stay so
+      std::copy_n(target.typed_data() + item * dim + column, width, made);
+      for (int64_t level = 0; level < levels; ++level) {
+        const float* word = books.typed_data() + codes.Row(item, level) * dim + column;
+        for (int64_t i = 0; i < width; ++i) made[i] -= share[level] * word[i];
+      }
+      error += counts[item] * static_cast<double>(SquaredNorm(made));
+      Spread(g, counts[item], codes, item, levels, made);
+    }
+    for (int64_t row = 0; row < rows; ++row)
+      squared += scale[row] * static_cast<double>(SquaredNorm(g + row * kColumns));
+  }
+  const double first = squared;
+  for (int64_t step = 0; step < steps; ++step) {
+    const float ratio = static_cast<float>(squared / (before > 0 ? before : 1));
+    double curvature = 0;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const float* __restrict g = gradient.data() + block * size;
+      float* __restrict d = direction.data() + block * size;
+      float* __restrict a = along.data() + block * size;
+      for (int64_t row = 0; row < rows; ++row) {
+        for (int64_t i = row * kColumns; i < row * kColumns + kColumns; ++i) {
+          d[i] = scale[row] * g[i] + ratio * d[i];
+        }
+      }
+      std::fill_n(a, size, 0.0f);
+      for (int64_t item = 0; item < items; ++item) {
+        if (counts[item] == 0) continue;
+        std::fill_n(made, kColumns, 0.0f);
+        for (int64_t level = 0; level < levels; ++level) {
+          const float* __restrict word = d + codes.Row(item, level) * kColumns;
+          for (int64_t i = 0; i < kColumns; ++i) made[i] += word[i];
+        }
+        curvature += counts[item] * static_cast<double>(SquaredNorm(made));
+        Spread(a, counts[item], codes, item, levels, made);
+      }
     }
     const double length = squared / (curvature > 0 ? curvature : 1);
     if (squared <= least_squared * first || squared * length <= least_gain * error) break;
     const float by = static_cast<float>(length);
     before = squared;
     squared = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-      float* __restrict g = gradient.data() + row * dim;
-      float* __restrict c = change.data() + row * dim;
-      const float* __restrict a = along.data() + row * dim;
-      const float* __restrict d = direction.data() + row * dim;
-      for (int64_t i = 0; i < dim; ++i) {
+    for (int64_t row = 0; row < blocks * rows; ++row) {
+      float* __restrict g = gradient.data() + row * kColumns;
+      float* __restrict c = change.data() + row * kColumns;
+      const float* __restrict a = along.data() + row * kColumns;
+      const float* __restrict d = direction.data() + row * kColumns;
+      for (int64_t i = 0; i < kColumns; ++i) {
         g[i] -= by * a[i];
         c[i] += by * d[i];
       }
-      squared += scale[row] * static_cast<double>(SquaredNorm(g, dim));
+      squared += scale[row % rows] * static_cast<double>(SquaredNorm(g));
     }
   }
   for (int64_t row = 0; row < rows; ++row) {
-    const float s = share[row / words];
-    const float* __restrict old = books.typed_data() + row * dim;
-    const float* __restrict c = change.data() + row * dim;
-    float* __restrict out = fitted->typed_data() + row * dim;
-    for (int64_t i = 0; i < dim; ++i) out[i] = old[i] + c[i] / s;
+    for (int64_t i = 0; i < dim; ++i) {
+      const float moved = change[(i / kColumns) * size + row * kColumns + i % kColumns];
+      fitted->typed_data()[row * dim + i] =
+          books.typed_data()[row * dim + i] + moved / share[row / words];
+    }
   }
   return ffi::Error::Success();
 }

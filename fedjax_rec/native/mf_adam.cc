@@ -36,9 +36,16 @@ std::vector<Step> Schedule(int64_t steps, float lr) {
 
 // A table with its moments. A row is at the step that `done` says.
 struct Table {
-  Table(float* values, int64_t rows, int64_t dim, float decay, const std::vector<Step>& schedule)
-      : x(values), mean(rows * dim), square(rows * dim), done(rows), dim(dim), decay(decay),
-        schedule(schedule) {}
+  void Begin(float* values, int64_t rows, int64_t width, float weight_decay, int64_t steps,
+             float lr) {
+    x = values;
+    dim = width;
+    decay = weight_decay;
+    schedule = Schedule(steps, lr);
+    mean.assign(rows * dim, 0.0f);
+    square.assign(rows * dim, 0.0f);
+    done.assign(rows, 0);
+  }
 
   // A row's next step, with the gradient of its samples.
   void Take(int64_t row, const float* __restrict gradient) {
@@ -74,11 +81,11 @@ struct Table {
   }
 
   float* x;
-  std::vector<float> mean, square;
-  std::vector<int64_t> done;
   int64_t dim;
   float decay;
-  const std::vector<Step>& schedule;
+  std::vector<float> mean, square;
+  std::vector<int64_t> done;
+  std::vector<Step> schedule;
 };
 
 float Dot(const float* __restrict a, const float* __restrict b, int64_t n) {
@@ -121,10 +128,10 @@ ffi::Error Train(ffi::Buffer<ffi::F32> users, ffi::Buffer<ffi::F32> items,
   float* v = new_items->typed_data();
   std::copy_n(users.typed_data(), num_users * dim, u);
   std::copy_n(items.typed_data(), num_items * dim, v);
-  const auto user_schedule = Schedule(epochs * batches, lr);
-  const auto item_schedule = Schedule(epochs * batches, item_lr);
-  Table user_table(u, num_users, dim, weight_decay, user_schedule);
-  Table item_table(v, num_items, dim, weight_decay, item_schedule);
+  // Kept from client to client: memory that is new to a process costs more than clearing it.
+  thread_local Table user_table, item_table;
+  user_table.Begin(u, num_users, dim, weight_decay, epochs * batches, lr);
+  item_table.Begin(v, num_items, dim, weight_decay, epochs * batches, item_lr);
 
   std::vector<float> user_gradient(num_users * dim), gradient(dim);
   // A batch's samples by item: the first of each, and who comes after whom.

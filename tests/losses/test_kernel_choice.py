@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from fedjax_rec.errors import InputError
+from fedjax_rec.losses import kernel_choice
 from fedjax_rec.losses.kernel_choice import Choice, chosen_kernel, resolve_kernel, use_kernel
 
 
@@ -16,9 +17,11 @@ from fedjax_rec.losses.kernel_choice import Choice, chosen_kernel, resolve_kerne
         ("auto", "gpu", "xla"),
         ("xla", "tpu", "xla"),
         ("pallas", "gpu", "pallas"),
+        ("native", "cpu", "native"),
     ],
 )
-def test_what_names_stand_for(kernel, platform, form) -> None:
+def test_what_names_stand_for(kernel, platform, form, monkeypatch) -> None:
+    monkeypatch.setattr(kernel_choice, "require_compiler", lambda: "c++")
     assert resolve_kernel(kernel, SimpleNamespace(platform=platform)) == form
 
 
@@ -36,7 +39,8 @@ def test_which_gpus_can_run_it() -> None:
     [
         ("pallas", "cpu", r"needs a GPU \(CUDA\), this device is a CPU: use --kernel xla"),
         ("pallas", "tpu", "this device is a TPU"),
-        ("triton", "gpu", "kernel='triton' must be 'auto', 'xla' or 'pallas'"),
+        ("native", "gpu", "the native kernel is for CPUs, this device is a GPU: use --kernel xla"),
+        ("triton", "gpu", "kernel='triton' must be 'auto', 'xla', 'pallas' or 'native'"),
     ],
 )
 def test_what_cannot_be_chosen(kernel, platform, names) -> None:
