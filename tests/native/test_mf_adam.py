@@ -134,17 +134,18 @@ def test_runs_are_those_of_xla(name, clients, options, devices) -> None:
     with use_kernel("native"):
         _, found, others = run_engine(make_engine(method, problem, devices))
 
+    # Codebooks are not unique (a vector may go from one level to another), and rounding decides.
+    tolerance = 5e-3 if name == "rqfedrec" else 1e-4
+
     def close(a, b):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=tolerance)
 
     jax.tree.map(close, found, expected)
     for outcome, other in zip(others, outcomes, strict=True):
-        assert outcome.train_loss == pytest.approx(other.train_loss, rel=1e-4)
+        assert outcome.train_loss == pytest.approx(other.train_loss, rel=1e-3)
         assert outcome.bytes == other.bytes
-    same = [
-        np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True)
-    ]
-    assert not all(same)  # it did run: rounding differs
+    same = jax.tree.map(np.array_equal, found, expected)
+    assert not all(jax.tree.leaves(same))  # it did run: rounding differs
 
 
 @pytest.mark.parametrize(
