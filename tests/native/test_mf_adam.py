@@ -121,7 +121,8 @@ ADAM = {"dim": 6, "optimizer": "adam", "lr": 0.02, "item_lr": 0.02, "batch_size"
         ("fedmf", None, {}),
         ("fedmf", 5, {"resample_negatives": False, "weight_decay": 1e-3}),
         ("mf-local", 5, {"local_epochs": 2}),
-        ("rqfedrec", 5, {"codewords": 8, "warmup": 2, "recode_every": 1, "without": "semantic"}),
+        # Few steps of the fit: later ones move what no item shows, and rounding decides how.
+        ("rqfedrec", 5, {"codewords": 8, "without": "semantic", "fit_steps": 3}),
     ],
 )
 @pytest.mark.parametrize("devices", [1, 2])
@@ -134,11 +135,8 @@ def test_runs_are_those_of_xla(name, clients, options, devices) -> None:
     with use_kernel("native"):
         _, found, others = run_engine(make_engine(method, problem, devices))
 
-    # Codebooks are not unique (a vector may go from one level to another), and rounding decides.
-    tolerance = 5e-3 if name == "rqfedrec" else 1e-4
-
     def close(a, b):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=tolerance)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=3e-4)
 
     jax.tree.map(close, found, expected)
     for outcome, other in zip(others, outcomes, strict=True):
