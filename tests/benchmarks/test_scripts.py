@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import alignfedrec_ml100k
 import alignfedrec_search
@@ -79,16 +80,21 @@ def test_speed_refuses_what_it_cannot_time(tmp_path, wrong):
         speed.run(speed.SpeedOptions(toy=True, results=tmp_path, **wrong))
 
 
-def test_rqfedrec_speed(tmp_path):
+@pytest.mark.parametrize("kernel", ["xla", "native"])
+def test_rqfedrec_speed(tmp_path, kernel):
     pytest.importorskip("torch", reason="the reference loop needs PyTorch: .[benchmark]")
+    if kernel == "native" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler here")
     import rqfedrec_speed
 
+    sizes = {"dim": 8, "our_clients": 4, "reference_clients": 3}
     table = rqfedrec_speed.run(
         rqfedrec_speed.RQFedRecSpeedOptions(
-            toy=True, results=tmp_path, turns=1, dim=8, our_clients=4, reference_clients=3
+            toy=True, results=tmp_path, turns=1, kernel=kernel, **sizes
         )
     )
     (row,) = checked(table, tmp_path)
+    assert row["kernel"] == kernel
     assert row["clients"] == 10
     assert row["ratio"] == pytest.approx(row["reference s"] / row["ours s"])
     for side in ("ours", "reference"):
@@ -103,7 +109,9 @@ def test_rqfedrec_speed_refuses_what_it_cannot_time(tmp_path, wrong):
     import rqfedrec_speed
 
     with pytest.raises(harness.InputError):
-        rqfedrec_speed.run(rqfedrec_speed.RQFedRecSpeedOptions(toy=True, results=tmp_path, **wrong))
+        rqfedrec_speed.run(
+            rqfedrec_speed.RQFedRecSpeedOptions(toy=True, results=tmp_path, kernel="xla", **wrong)
+        )
 
 
 def test_baselines_speed(tmp_path):
