@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast
 import jax
 
 from fedjax_rec.errors import InputError
-from fedjax_rec.native import require_compiler
+from fedjax_rec.native import prepare as prepare_native
 
 __all__ = ["Choice", "Kernel", "chosen_kernel", "resolve_kernel", "use_kernel"]
 
@@ -50,7 +50,7 @@ def resolve_kernel(kernel: Kernel, device: jax.Device) -> Literal["xla", "pallas
 
     Raises:
       InputError: an unknown name; "pallas" without a GPU of compute capability 8.0 or newer;
-        "native" without a CPU to run on, or without a C++ compiler.
+        "native" without a CPU to run on, or where it cannot be compiled.
 
     Example:
       >>> resolve_kernel("auto", jax.devices()[0])
@@ -64,7 +64,7 @@ def resolve_kernel(kernel: Kernel, device: jax.Device) -> Literal["xla", "pallas
                 f"the native kernel is for CPUs, this device is a {device.platform.upper()}: "
                 "use --kernel xla"
             )
-        require_compiler()
+        prepare_native()
         return "native"
     if kernel != "pallas":
         return "xla"

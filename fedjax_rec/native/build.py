@@ -17,11 +17,12 @@ import jaxlib.version
 
 from fedjax_rec.errors import InputError
 
-__all__ = ["load", "require_compiler"]
+__all__ = ["load", "prepare", "require_compiler"]
 
 # Not -ffast-math: not-a-number must stay one, or a diverged run would go on.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
 _SHARED = ("-shared", "-fPIC", "-w")
+_HANDLERS = (("mf_adam.cc", "MfAdam"), ("codebook_cg.cc", "CodebookCg"))
 
 
 def require_compiler() -> str:
@@ -41,6 +42,16 @@ def require_compiler() -> str:
     )
 
 
+def prepare() -> None:
+    """Compiles and loads all there is: what can fail does so before a run has written anything.
+
+    Raises:
+      InputError: as ``load``.
+    """
+    for source, symbol in _HANDLERS:
+        load(source, symbol)
+
+
 @functools.cache
 def load(source: str, symbol: str) -> str:
     """Compiles a source file of this folder, unless that was done before, and registers a handler.
@@ -56,7 +67,7 @@ def load(source: str, symbol: str) -> str:
       The name for ``jax.ffi.ffi_call``.
 
     Raises:
-      InputError: there is no compiler, or it fails.
+      InputError: there is no compiler, or it fails, or the folder cannot be written.
     """
     text = (Path(__file__).parent / source).read_bytes()
     cxx = require_compiler()
@@ -64,7 +75,13 @@ def load(source: str, symbol: str) -> str:
     key = hashlib.sha256(text + repr(made_of).encode()).hexdigest()[:16]
     library = _folder() / f"{Path(source).stem}-{key}.so"
     if not library.exists():
-        _compile(cxx, source, library)
+        try:
+            _compile(cxx, source, library)
+        except OSError as error:
+            raise InputError(
+                f"--kernel native cannot keep what it compiles in {library.parent}: "
+                f"{error.strerror}; make room there, or use --kernel xla"
+            ) from error
     handler = getattr(ctypes.CDLL(str(library)), symbol)
     name = f"fedjax_rec_{symbol}"
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")

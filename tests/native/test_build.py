@@ -56,12 +56,24 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(folder, tmp_path, mo
     assert not list(folder.iterdir())
 
 
+@HAS_COMPILER
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(build, "_folder", lambda: tmp_path / "file" / "native")
+    with pytest.raises(
+        InputError, match=r"cannot keep .*: Not a directory; .* --kernel xla"
+    ) as error:
+        _load()
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("cxx", "says"), [("no-such-compiler", "CXX=no-such-compiler is not"), (None, "none was found")]
 )
 def test_without_a_compiler_a_run_is_refused_before_it_writes(
     tmp_path, monkeypatch, capsys, cxx, says
 ) -> None:
+    monkeypatch.setattr(build, "load", build.load.__wrapped__)  # what other tests have loaded
     if cxx:
         monkeypatch.setenv("CXX", cxx)
     else:
