@@ -17,19 +17,18 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr float kMeanDecay = 0.9f, kSquareDecay = 0.999f;  // β1 and β2 of torch and optax
+constexpr float kMeanDecay = 0.9f, kSquareDecay = 0.999f, kEpsilon = 1e-8f;  // of torch and optax
 
-// Step t goes by -m / (root·√v + epsilon): Adam's -η/(1 - β1^t) · m / (√(v / (1 - β2^t)) + ε).
+// Step t goes by -rate·m / (root·√v + ε): Adam's -η/(1 - β1^t) · m / (√(v / (1 - β2^t)) + ε).
 struct Step {
-  float root, epsilon;
+  float rate, root;
 };
 
 std::vector<Step> Schedule(int64_t steps, float lr) {
   std::vector<Step> out(steps + 1);
   for (int64_t t = 1; t <= steps; ++t) {
-    const double scale = (1 - std::pow(0.9, t)) / lr;
-    out[t] = {static_cast<float>(scale / std::sqrt(1 - std::pow(0.999, t))),
-              static_cast<float>(scale * 1e-8)};
+    out[t] = {static_cast<float>(lr / (1 - std::pow(0.9, t))),
+              static_cast<float>(1 / std::sqrt(1 - std::pow(0.999, t)))};
   }
   return out;
 }
@@ -58,7 +57,7 @@ struct Table {
       const float g = gradient[i] + decay * x_[i];
       m[i] = kMeanDecay * m[i] + (1 - kMeanDecay) * g;
       v[i] = kSquareDecay * v[i] + (1 - kSquareDecay) * g * g;
-      x_[i] -= m[i] / (step.root * std::sqrt(v[i]) + step.epsilon);
+      x_[i] -= step.rate * m[i] / (step.root * std::sqrt(v[i]) + kEpsilon);
     }
   }
 
@@ -75,7 +74,7 @@ struct Table {
         const float g = decay * x_[i];
         m[i] = kMeanDecay * m[i] + (1 - kMeanDecay) * g;
         v[i] = kSquareDecay * v[i] + (1 - kSquareDecay) * g * g;
-        x_[i] -= m[i] / (step.root * std::sqrt(v[i]) + step.epsilon);
+        x_[i] -= step.rate * m[i] / (step.root * std::sqrt(v[i]) + kEpsilon);
       }
     }
   }

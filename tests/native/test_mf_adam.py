@@ -76,6 +76,21 @@ def test_every_row_is_where_stepping_all_rows_leaves_it(dim, weight_decay) -> No
     assert still.all() == (weight_decay == 0)
 
 
+@pytest.mark.parametrize("still", ["lr", "item_lr"])
+def test_a_rate_of_zero_holds_its_table_still(still) -> None:
+    case = _case(5)
+    for table in case[:2]:
+        table[:, 0] = 0  # no gradient either: both moments stay 0
+    options = {**OPTIONS, "weight_decay": 0.0, still: 0.0}
+    *tables, loss = train_mf_by_adam(*case, **options)
+    *expected, expected_loss = _expected(*case, **options)
+    for found, exact in zip(tables, expected, strict=True):
+        np.testing.assert_allclose(found, exact, rtol=2e-4, atol=2e-5)
+    held = 0 if still == "lr" else 1
+    np.testing.assert_array_equal(tables[held], case[held])
+    assert float(loss) == pytest.approx(expected_loss, rel=1e-5)
+
+
 def test_clients_after_each_other_share_nothing() -> None:
     """Memory is kept from client to client: a smaller one must not see a larger one's moments."""
     options = {**OPTIONS, "weight_decay": 0.01}
