@@ -25,7 +25,7 @@ def simulate(
     result = _simulate(method, data, out=out, **options)
     if out is not None and report and leads():
         # Plots and tables take a second to import, which a sweep without reports need not pay.
-        from fedjax_rec.reports import write_report
+        from fedjax_rec.reports.html import write_report
 
         write_report([out], Path(out) / "report.html")
     return result

@@ -34,8 +34,13 @@ def random_blocks(key: jax.Array, first: Any, second: Any) -> tuple[jax.Array, j
       Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
     """
     zero, one = jax.random.key_data(key)
+    return _rounds(zero, one, jnp.asarray(first, jnp.uint32), jnp.asarray(second, jnp.uint32))
+
+
+@jax.jit  # so that JAX traces and lowers these rounds once a shape, not at every call of a program
+def _rounds(zero, one, first, second):
     schedule = (zero, one, zero ^ one ^ jnp.uint32(_PARITY))
-    x, y = jnp.asarray(first, jnp.uint32) + zero, jnp.asarray(second, jnp.uint32) + one
+    x, y = first + zero, second + one
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
             x = x + y

@@ -104,7 +104,7 @@ def _dispatch(arguments, supervised):
 
 
 def _report(command):
-    from fedjax_rec.reports import write_report
+    from fedjax_rec.reports.html import write_report
 
     if not command.runs:
         raise InputError("report: name at least one run folder, such as runs/*")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedjax_rec.errors import InputError
-from fedjax_rec.reports import write_report
+from fedjax_rec.reports.html import write_report
 
 from .fakes import write_run
 
