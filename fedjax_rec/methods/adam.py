@@ -68,8 +68,8 @@ def take_adam_step(
     gradient: Any,
     state: AdamState,
     *,
-    lr: float,
-    weight_decay: float = 0.0,
+    lr: float | jax.Array,
+    weight_decay: float | jax.Array | None = None,
     active: jax.Array | bool = True,
 ) -> tuple[Any, AdamState]:
     """One step:
@@ -86,7 +86,7 @@ def take_adam_step(
       gradient: likewise, g.
       state: of the step before.
       lr: η.
-      weight_decay: λ, L2 regularization as in torch's Adam (not AdamW's).
+      weight_decay: λ, L2 regularization as in torch's Adam (not AdamW's); None: none.
       active: [] bool; False: nothing changes, whatever the gradient, if it is finite.
 
     Returns:
@@ -105,7 +105,7 @@ def take_adam_step(
     unbias = 1 / (1 - _SQUARE_DECAY**t)
 
     def leaf(x, g, m, v):
-        if weight_decay:
+        if weight_decay is not None:
             g = g + weight_decay * x
         m = mean_decay * m + mean_share * g
         v = square_decay * v + square_share * g**2
@@ -138,7 +138,7 @@ def take_row_step(
     gradient: jax.Array,
     state: Deferred,
     *,
-    lr: float,
+    lr: float | jax.Array,
     active: jax.Array | bool = True,
 ) -> tuple[jax.Array, Deferred]:
     """``take_adam_step`` of a table, of which a batch gathered a few rows; without weight decay.

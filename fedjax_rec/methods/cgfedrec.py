@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from fedjax_rec.methods.contract import (
 )
 from fedjax_rec.methods.contrast_sample import ContrastSample
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head, train_locally
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import LinearHead, score
 from fedjax_rec.server import communities, cosine_similarity_graph, kmeans, modularity
 
@@ -55,6 +56,8 @@ class CGFedRecConfig(LocalTraining, Uplink, ContrastSample):
     anchors: Literal["all", "positive"] = "all"
     clustering: Literal["kmeans", "leiden", "louvain"] = "kmeans"
     similarity_threshold: float = 0.5
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("contrast_weight",)
 
     def __post_init__(self) -> None:
         LocalTraining.__post_init__(self)
@@ -138,7 +141,7 @@ def cgfedrec(config: CGFedRecConfig) -> Method:
         labels, known = download.shared
 
         def contrast(items, batch):
-            return config.contrast_weight * supervised_contrastive(
+            return traced(config).contrast_weight * supervised_contrastive(
                 items,
                 labels,
                 temperature=config.temperature,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from fedjax_rec.methods.gram_alignment import Eigenbasis, GramMatrix, align
 from fedjax_rec.methods.gram_sum import GramSum, gram_sum, mean_gram
 from fedjax_rec.methods.memory import Memory, initial_memory
 from fedjax_rec.methods.mf_training import MFTraining, train_mf
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import MF, score
 from fedjax_rec.server import add_mean_laplace, eigenbasis
 
@@ -70,6 +71,8 @@ class FedCIAConfig(MFTraining):
     rank: int | None = None
     widths: tuple[int, ...] = ()
     laplace: float = 0.001
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("align_lr",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,7 +187,8 @@ def fedcia(config: FedCIAConfig) -> Method:
             shared: Download = download.shared
 
             def aligned(items):
-                return align(items, shared.target, steps=config.align_steps, lr=config.align_lr)
+                lr = traced(config).align_lr
+                return align(items, shared.target, steps=config.align_steps, lr=lr)
 
             items = jax.lax.cond(shared.known, aligned, lambda items: items, items)
         return client._replace(user=user, items=items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from fedjax_rec.methods.fusion_options import Fusion
 from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head
 from fedjax_rec.methods.touched import touched_rows
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import LinearHead, head_rows, score, score_by_row
 
 __all__ = ["FedRAPConfig", "fedrap"]
@@ -68,6 +69,15 @@ class FedRAPConfig(LocalTraining, Uplink, Fusion):
     step_decay: float = 0.95
     round_decay: float = 0.97
     tolerance: float = 1e-4
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = (
+        "personal_lr",
+        "apart_weight",
+        "sparse_weight",
+        "step_decay",
+        "round_decay",
+        "tolerance",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,10 +163,11 @@ def fedrap(config: FedRAPConfig) -> Method:
         common, passed = download.shared
         m, d = common.shape
         touched = touched_rows(draw_round(key, data, m, config.negatives), m)
+        now = traced(config)
         level = ramp(config.ramp, passed)
-        fading = jnp.float32(config.round_decay) ** passed
-        common_rate = config.items_rate(m)
-        personal_rate = common_rate if config.personal_lr is None else config.personal_lr
+        fading = jnp.float32(now.round_decay) ** passed
+        common_rate = now.items_rate(m)
+        personal_rate = common_rate if config.personal_lr is None else now.personal_lr
         trained = train_tables(
             key,
             client.head,
@@ -164,9 +175,9 @@ def fedrap(config: FedRAPConfig) -> Method:
             touched.samples,
             data,
             Terms(
-                apart=config.apart_weight * level,
-                sparse=config.sparse_weight * level,
-                head_rate=config.lr * fading,
+                apart=now.apart_weight * level,
+                sparse=now.sparse_weight * level,
+                head_rate=now.lr * fading,
                 personal_rate=personal_rate * fading,
                 common_rate=common_rate * fading,
             ),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fedjax_rec.batches import Batch, ClientData, Samples, for_each_batch
 from fedjax_rec.losses import binary_cross_entropy, nuclear_norm
 from fedjax_rec.methods.fusion_teacher import Teacher
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import LinearHead, score
 
 __all__ = ["Penalty", "Ramp", "Terms", "Trained", "penalty", "ramp", "train_tables"]
@@ -149,6 +150,7 @@ def train_tables(
         does not stop early for it.
     """
     model = LinearHead(data.num_users) if model is None else model
+    now = traced(options)
     rates = jnp.stack([terms.personal_rate, terms.common_rate])
     dim = rows.shape[1] // 2
     # Most clients have fewer samples than a batch of thousands: no padding beyond their bucket's.
@@ -174,14 +176,14 @@ def train_tables(
         # A batch of padding has rates of 0: nothing moves, nothing decays.
         fading = jnp.where(active, carry.fading, 0)
         head_rate, row_rate = fading * terms.head_rate, jnp.repeat(fading * rates, dim)
-        kept = 1 - fading * rates * options.weight_decay
+        kept = 1 - fading * rates * now.weight_decay
         return _Carry(
             head=jax.tree.map(
-                lambda x, g: x - head_rate * (g + options.weight_decay * x), carry.head, by_head
+                lambda x, g: x - head_rate * (g + now.weight_decay * x), carry.head, by_head
             ),
             rows=(jnp.repeat(kept, dim) * carry.rows).at[batch.items].add(-row_rate * by_rows),
             kept=kept * carry.kept,
-            fading=jnp.where(active, options.step_decay, 1) * carry.fading,
+            fading=jnp.where(active, now.step_decay, 1) * carry.fading,
             objective=carry.objective + count * value,
             samples=carry.samples + count,
             loss=carry.loss + entropy,
@@ -201,7 +203,7 @@ def train_tables(
             samples=samples,
         )
         mean = carry.objective / jnp.maximum(carry.samples, 1)
-        little = jnp.abs(mean - at.mean) < options.tolerance * jnp.abs(at.mean)
+        little = jnp.abs(mean - at.mean) < now.tolerance * jnp.abs(at.mean)
         return _Epochs(carry, at.done + 1, mean, (at.done > 0) & little)
 
     nothing = jnp.float32(0)

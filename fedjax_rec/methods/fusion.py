@@ -22,6 +22,7 @@ from fedjax_rec.methods.fusion_server import (
     train_network,
 )
 from fedjax_rec.methods.fusion_teacher import Teacher, loss_ratio, moving_average, schedule
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import FusionNetwork
 from fedjax_rec.server import align_labels, group_clients
 
@@ -193,7 +194,7 @@ def fuse(method: Method, options: Any, backbone: Backbone) -> Method:
         average = moving_average(client.ratio, found, options.fusion_memory)
         ratio = jnp.where(taught, average, client.ratio)
         level = schedule(options.fusion_schedule, shared.passed, options.fusion_rounds)
-        weight = jnp.where(taught, options.fusion_weight * level * ratio, 0)
+        weight = jnp.where(taught, traced(options).fusion_weight * level * ratio, 0)
         return Teacher(preference, weight), ratio
 
     def accumulator(server: Server) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class Fusion:
     fusion_rounds: int = 100
     fusion_memory: float = 0.9
     fusion_limit: float = 1.0
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("fusion_weight",)
 
     def __post_init__(self) -> None:
         check_choice("fusion", self.fusion, ("none", "gfmfr"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from fedjax_rec.methods.fedrap_training import Terms, ramp, train_tables
 from fedjax_rec.methods.fusion import Backbone, fuse
 from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.touched import touched_rows
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import MLP, score, score_by_row
 
 __all__ = ["GFMFRConfig", "gfmfr"]
@@ -65,6 +66,8 @@ class GFMFRConfig(FedRAPConfig):
     network_decay: float = 0.8
     tolerance: float = 0.0
     scorer: Literal["output", "network"] = "output"
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("network_decay",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,10 +150,11 @@ def gfmfr(config: GFMFRConfig) -> Method:
         (common, network), passed = download.shared
         m = len(common)
         touched = touched_rows(draw_round(key, data, m, config.negatives), m)
+        now = traced(config)
         level = ramp(config.ramp, passed)
-        fading = jnp.float32(config.round_decay) ** passed
-        common_rate = config.items_rate(m)
-        personal_rate = common_rate if config.personal_lr is None else config.personal_lr
+        fading = jnp.float32(now.round_decay) ** passed
+        common_rate = now.items_rate(m)
+        personal_rate = common_rate if config.personal_lr is None else now.personal_lr
         trained = train_tables(
             key,
             {"embedding": client.user, **_unpacked(network)},
@@ -158,9 +162,9 @@ def gfmfr(config: GFMFRConfig) -> Method:
             touched.samples,
             data,
             Terms(
-                apart=config.apart_weight * level,
-                sparse=config.sparse_weight * level,
-                head_rate=config.lr * jnp.float32(config.network_decay) ** passed,
+                apart=now.apart_weight * level,
+                sparse=now.sparse_weight * level,
+                head_rate=now.lr * jnp.float32(now.network_decay) ** passed,
                 personal_rate=personal_rate * fading,
                 common_rate=common_rate * fading,
             ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from fedjax_rec.methods.local_training import (
     continue_training,
     fresh_optimizers,
 )
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import MLP, score
 from fedjax_rec.relations import cosine_similarities, mix_tables, neighbour_weights
 
@@ -66,6 +67,8 @@ class GPFedRecConfig(LocalTraining, Uplink):
     neighbours: int | None = None
     message_layers: int = 1
     target_weight: float = 1.0
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("user_lr_scale", "target_weight")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,14 +143,15 @@ def gpfedrec(config: GPFedRecConfig) -> Method:
         key: jax.Array, client: Client, download: Broadcast, data: ClientData
     ) -> tuple[Client, jax.Array, Info]:
         model = MLP(data.num_users, config.layers, config.init_std)
+        now = traced(config)
 
         def cross_entropy(user: Any, rows: jax.Array, batch: Batch) -> jax.Array:
-            faster = _with_rate(user["embedding"], config.user_lr_scale)
+            faster = _with_rate(user["embedding"], now.user_lr_scale)
             logits = score(model, {**user, "embedding": faster}, batch.users, rows)
             return binary_cross_entropy(logits, batch.labels, batch.mask)
 
         def away_from_target(items: jax.Array, batch: jax.Array) -> jax.Array:
-            return config.target_weight * jnp.mean((items - download.per_client) ** 2)
+            return now.target_weight * jnp.mean((items - download.per_client) ** 2)
 
         user, items, _, info = continue_training(
             key,

@@ -32,7 +32,7 @@ class Eigenbasis(NamedTuple):
 
 
 def align(
-    embeddings: jax.Array, target: GramMatrix | Eigenbasis, *, steps: int, lr: float
+    embeddings: jax.Array, target: GramMatrix | Eigenbasis, *, steps: int, lr: float | jax.Array
 ) -> jax.Array:
     """Takes SGD steps on ‖E Eᵀ − G‖_F.
 

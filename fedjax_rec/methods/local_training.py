@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,7 @@ from fedjax_rec.methods.adam import (
 )
 from fedjax_rec.methods.contract import Info
 from fedjax_rec.methods.fusion_teacher import Teacher
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import LinearHead, score
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Uplink",
     "check_layers",
     "continue_training",
+    "decay_of",
     "fresh_optimizers",
     "initial_head",
     "train_locally",
@@ -79,6 +81,8 @@ class LocalTraining:
     negatives: int = 4
     local_epochs: int = 1
     init_std: float = 1.0
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("lr", "item_lr_scale", "item_lr", "weight_decay")
 
     def __post_init__(self) -> None:
         for name in ("dim", "batch_size", "negatives", "local_epochs"):
@@ -140,6 +144,11 @@ def check_layers(layers: Sequence[int]) -> None:
     if not layers or min(layers) < 1:
         shown = " ".join(map(str, layers)) or "()"
         raise InputError(f"layers={shown}: give one number of units or more, each at least 1")
+
+
+def decay_of(options: LocalTraining) -> jax.Array | float | None:
+    """λ of the weight decay, for a program that is being traced; None: there is none."""
+    return traced(options).weight_decay if options.weight_decay else None
 
 
 def initial_head(key: jax.Array, problem: Problem, dim: int) -> Any:
@@ -284,7 +293,7 @@ def continue_training(
       What is left after the last batch; ``info.loss`` is the mean objective of the batches.
     """
     num_items = items.shape[0] if num_items is None else num_items
-    item_lr, decay = options.items_rate(num_items), options.weight_decay
+    item_lr, decay = traced(options).items_rate(num_items), decay_of(options)
     if samples is None:
         samples = draw_round(key, data, num_items, options.negatives, samples_key=samples_key)
     by_rows = regularizer is None and _steps_by_rows(options, samples, items)
@@ -318,7 +327,7 @@ def continue_training(
                     lambda e: e,
                     table,
                 )
-            if decay:
+            if decay is not None:
                 table = table - jnp.where(active, item_lr * decay, 0.0) * carry.items
             table = table.at[batch.items].add(-item_lr * row_gradient)
         elif by_rows:
@@ -383,9 +392,10 @@ def _steps_by_rows(options, samples, items):
 
 def _step_user(user, gradient, state, options, active):
     """One step of the user side; none for a batch of padding."""
+    lr, decay = traced(options).lr, decay_of(options)
     if options.optimizer == "adam":
-        return take_adam_step(
-            user, gradient, state, lr=options.lr, weight_decay=options.weight_decay, active=active
-        )
-    rate, decay = jnp.where(active, options.lr, 0), options.weight_decay
-    return jax.tree.map(lambda x, g: x - rate * (g + decay * x), user, gradient), state
+        return take_adam_step(user, gradient, state, lr=lr, weight_decay=decay, active=active)
+    if decay is not None:
+        gradient = jax.tree.map(lambda x, g: g + decay * x, user, gradient)
+    rate = jnp.where(active, lr, 0)
+    return jax.tree.map(lambda x, g: x - rate * g, user, gradient), state

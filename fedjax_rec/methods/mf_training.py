@@ -16,6 +16,7 @@ from fedjax_rec.methods.contract import Info
 from fedjax_rec.methods.fusion_teacher import Teacher
 from fedjax_rec.methods.local_training import LocalTraining, train_locally
 from fedjax_rec.methods.memory import Memory, Remembering, negatives_key, train_remembering
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import MF, score
 from fedjax_rec.native import train_mf_by_adam
 
@@ -138,14 +139,15 @@ def train_mf_afresh(
         epoch_order(key, epoch, samples, options.batch_size)
         for epoch in range(options.local_epochs)
     ]
+    given = traced(options)
     users, items, loss = train_mf_by_adam(
         user["embedding"],
         items,
         samples,
         jnp.stack(orders),
-        lr=options.lr,
-        item_lr=options.items_rate(len(items) if num_items is None else num_items),
-        weight_decay=options.weight_decay,
+        lr=given.lr,
+        item_lr=given.items_rate(len(items) if num_items is None else num_items),
+        weight_decay=given.weight_decay,
         batch_size=options.batch_size,
         negatives=options.negatives,
     )

@@ -114,8 +114,8 @@ double Softplus(double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::l
 ffi::Error Train(ffi::Buffer<ffi::F32> users, ffi::Buffer<ffi::F32> items,
                  ffi::Buffer<ffi::S32> sample_items, ffi::Buffer<ffi::S32> sample_users,
                  ffi::Buffer<ffi::S32> order, ffi::Buffer<ffi::S32> valid,
-                 ffi::ResultBuffer<ffi::F32> new_users, ffi::ResultBuffer<ffi::F32> new_items,
-                 ffi::ResultBuffer<ffi::F32> loss, float lr, float item_lr, float weight_decay,
+                 ffi::Buffer<ffi::F32> rates, ffi::ResultBuffer<ffi::F32> new_users,
+                 ffi::ResultBuffer<ffi::F32> new_items, ffi::ResultBuffer<ffi::F32> loss,
                  int64_t batch_size, int64_t samples_a_positive) {
   const int64_t dim = users.dimensions()[1], num_users = users.dimensions()[0];
   const int64_t num_items = items.dimensions()[0];
@@ -123,6 +123,8 @@ ffi::Error Train(ffi::Buffer<ffi::F32> users, ffi::Buffer<ffi::F32> items,
   const int64_t count = std::min<int64_t>(valid.typed_data()[0], room);
   const int64_t batches = (count + batch_size - 1) / batch_size;
 
+  const float lr = rates.typed_data()[0], item_lr = rates.typed_data()[1];
+  const float weight_decay = rates.typed_data()[2];
   float* u = new_users->typed_data();
   float* v = new_items->typed_data();
   std::copy_n(users.typed_data(), num_users * dim, u);
@@ -190,11 +192,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(MfAdam, Train,
                                   .Arg<ffi::Buffer<ffi::S32>>()   // and users [N]
                                   .Arg<ffi::Buffer<ffi::S32>>()   // order of each epoch [E, N]
                                   .Arg<ffi::Buffer<ffi::S32>>()   // how many are valid [1]
+                                  .Arg<ffi::Buffer<ffi::F32>>()   // η of users, η of items, λ [3]
                                   .Ret<ffi::Buffer<ffi::F32>>()   // users
                                   .Ret<ffi::Buffer<ffi::F32>>()   // items
                                   .Ret<ffi::Buffer<ffi::F32>>()   // mean loss of the batches [1]
-                                  .Attr<float>("lr")
-                                  .Attr<float>("item_lr")
-                                  .Attr<float>("weight_decay")
                                   .Attr<int64_t>("batch_size")
                                   .Attr<int64_t>("samples_a_positive"));

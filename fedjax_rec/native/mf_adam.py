@@ -18,9 +18,9 @@ def train_mf_by_adam(
     samples: Samples,
     order: jax.Array,
     *,
-    lr: float,
-    item_lr: float,
-    weight_decay: float,
+    lr: float | jax.Array,
+    item_lr: float | jax.Array,
+    weight_decay: float | jax.Array,
     batch_size: int,
     negatives: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -61,9 +61,7 @@ def train_mf_by_adam(
         samples.users,
         order,
         valid,
-        lr=np.float32(lr),
-        item_lr=np.float32(item_lr),
-        weight_decay=np.float32(weight_decay),
+        jnp.array([lr, item_lr, weight_decay], jnp.float32),
         batch_size=np.int64(batch_size),
         samples_a_positive=np.int64(1 + negatives),
     )

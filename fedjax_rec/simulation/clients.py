@@ -25,6 +25,7 @@ from jax.sharding import Mesh, PartitionSpec
 from fedjax_rec.batches import ClientData
 from fedjax_rec.evaluation.ranks import TOP_K, HeldOut, Ranks, rank_user
 from fedjax_rec.methods import Broadcast, Method
+from fedjax_rec.methods.traced import taking_arguments
 from fedjax_rec.seeding import Purpose
 from fedjax_rec.threefry import fold_in
 
@@ -141,12 +142,12 @@ def train_bucket(
 ) -> Callable[..., tuple[PyTree, PyTree, Report]]:
     """Builds the jitted program that trains one bucket's participants.
 
-    The program takes (acc, states, kept, sent, places, data, held_out, order, counts, broadcast,
-    round_key): the accumulators [devices, …], the states [devices · rows, …] and the uploads that
-    are kept, [R, …] or None, all three donated; zeros by row of the bucket for what the reduction
-    counts; where the bucket begins; its data; each device's rows to train, participants first,
-    padded to a multiple of ``width``; how many of them take part. It returns (acc, states, kept,
-    Report by row of the bucket).
+    The program takes (numbers, acc, states, kept, sent, places, data, held_out, order, counts,
+    broadcast, round_key): the numbers among the method's options; the accumulators [devices, …],
+    the states [devices · rows, …] and the uploads that are kept, [R, …] or None, all three donated;
+    zeros by row of the bucket for what the reduction counts; where the bucket begins; its data;
+    each device's rows to train, participants first, padded to a multiple of ``width``; how many of
+    them take part. It returns (acc, states, kept, Report by row of the bucket).
     """
     train = partial(train_client, method, evaluate=evaluate)
 
@@ -182,19 +183,19 @@ def train_bucket(
         return jax.tree.map(lambda x: x[None], carry[0]), *carry[1:]
 
     shards = jax.shard_map(
-        on_device,
+        taking_arguments(method.config, on_device),
         mesh=mesh,
-        in_specs=(*[_BATCHED] * 4, _SHARED, *[_BATCHED] * 4, _BROADCAST, _SHARED),
+        in_specs=(_SHARED, *[_BATCHED] * 4, _SHARED, *[_BATCHED] * 4, _BROADCAST, _SHARED),
         out_specs=_BATCHED,
         check_vma=False,
     )
-    return jax.jit(shards, donate_argnums=(0, 1, 2))
+    return jax.jit(shards, donate_argnums=(1, 2, 3))
 
 
 def evaluate_bucket(method: Method, mesh: Mesh, width: int) -> Callable[..., Ranks]:
     """Builds the jitted program that ranks one bucket's users at download.
 
-    It takes (states, places, data, held_out, order, counts, broadcast, round_key) as
+    It takes (numbers, states, places, data, held_out, order, counts, broadcast, round_key) as
     ``train_bucket``, donates nothing, and returns Ranks by row and user slot.
     """
     rank = partial(evaluate_client, method)
@@ -220,9 +221,9 @@ def evaluate_bucket(method: Method, mesh: Mesh, width: int) -> Callable[..., Ran
         return jax.lax.fori_loop(0, groups, group, blank_ranks(held_out, (rows,)))
 
     shards = jax.shard_map(
-        on_device,
+        taking_arguments(method.config, on_device),
         mesh=mesh,
-        in_specs=(_BATCHED, _SHARED, *[_BATCHED] * 4, _BROADCAST, _SHARED),
+        in_specs=(_SHARED, _BATCHED, _SHARED, *[_BATCHED] * 4, _BROADCAST, _SHARED),
         out_specs=_BATCHED,
         check_vma=False,
     )

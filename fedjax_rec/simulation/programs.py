@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -12,7 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_rec.errors import RunWarning, TrainingError
 from fedjax_rec.methods import Method
-from fedjax_rec.simulation import clients, debug
+from fedjax_rec.methods.traced import arguments_of, taking_arguments
+from fedjax_rec.simulation import clients, debug, distribution
 from fedjax_rec.simulation.servers import server_shardings
 
 __all__ = ["FINISH", "SERVER", "Name", "Programs", "evaluate", "out_of_memory", "train"]
@@ -52,6 +54,9 @@ class Programs:
       rows: by kind of bucket, its rows on one device.
       chunk: clients trained side by side: "auto" or a number.
       debug: stand-ins that run client by client without jit.
+
+    The first argument of every compiled program is the numbers among the method's options
+    (`methods.traced`): what is compiled for one learning rate serves all. They are put there here.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class Programs:
         self._rows = rows
         self._chunk = chunk
         self._debug = debug
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._numbers = distribution.replicate(arguments_of(method.config), everywhere)
         self._compiled: dict[Name, Callable[..., Any]] = {}
         self._widths: dict[int, int] = {}
 
@@ -99,7 +106,8 @@ class Programs:
     def _compile(self, name, arguments) -> Any:
         while True:
             try:
-                return self._lower(name, arguments, self._widths).compile()
+                program = self._lower(name, arguments, self._widths).compile()
+                return program if self._stands_in(name) else partial(program, self._numbers)
             except jax.errors.JaxRuntimeError as error:
                 if name in (SERVER, FINISH) or not out_of_memory(error):
                     raise
@@ -139,13 +147,17 @@ class Programs:
             program = _server_step(method, mesh, arguments(name))
         elif name == FINISH:
             program = _server_finish(method, mesh, arguments(name))
-        elif self._debug:
+        elif self._stands_in(name):
             return debug.Program(method, evaluate=name[2] if name[0] == "train" else None)
         elif name[0] == "train":
             program = clients.train_bucket(method, mesh, widths[name[1]], evaluate=name[2])
         else:
             program = clients.evaluate_bucket(method, mesh, widths[name[1]])
-        return program.lower(*arguments(name))
+        return program.lower(self._numbers, *arguments(name))
+
+    def _stands_in(self, name) -> bool:
+        """Whether Python itself runs a program's clients."""
+        return self._debug and name not in (SERVER, FINISH)
 
     def _choose_width(self, kind, arguments) -> int:
         rows = self._rows[kind]
@@ -163,8 +175,8 @@ class Programs:
 def _server_step(method, mesh, arguments):
     """Sums the devices' accumulators, then the method's own server step.
 
-    It takes (key, server, acc, Uploads or None) and returns the server's state, and whether all
-    that clients uploaded was finite.
+    It takes (numbers, key, server, acc, Uploads or None) and returns the server's state, and
+    whether all that clients uploaded was finite.
     """
 
     def step(key, server, acc, uploads):
@@ -174,9 +186,11 @@ def _server_step(method, mesh, arguments):
         return method.server_step(key, server, reduced, *kept), jnp.all(jnp.array(finite))
 
     server, flag = server_shardings(arguments[1], mesh), NamedSharding(mesh, PartitionSpec())
+    step = taking_arguments(method.config, step)
     return jax.jit(step, out_shardings=(server, flag))
 
 
 def _server_finish(method, mesh, arguments):
-    """(key, server, Uploads or None) -> server: the method's ``server_finish``."""
-    return jax.jit(method.server_finish, out_shardings=server_shardings(arguments[1], mesh))
+    """(numbers, key, server, Uploads or None) -> server: the method's ``server_finish``."""
+    finish = taking_arguments(method.config, method.server_finish)
+    return jax.jit(finish, out_shardings=server_shardings(arguments[1], mesh))
