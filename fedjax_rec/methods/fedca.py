@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from fedjax_rec.methods.contract import (
 from fedjax_rec.methods.kept_uploads import everyone_has, sum_of_values
 from fedjax_rec.methods.local_training import LocalTraining, Uplink, train_locally
 from fedjax_rec.methods.touched import touched_rows
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.models import MF, score
 from fedjax_rec.relations import (
     complementarity,
@@ -63,6 +64,12 @@ class FedCAConfig(LocalTraining, Uplink):
     components: int = 4
     interpolation: float = 0.9
     mixed_share: float = 1.0
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = (
+        "complementarity_weight",
+        "similarity_weight",
+        "interpolation",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,7 +153,7 @@ def fedca(config: FedCAConfig) -> Method:
         return Broadcast(shared=(), per_client=server.mixes)
 
     def receive(key: jax.Array, client: Client, download: Broadcast, data: ClientData) -> Client:
-        own = config.interpolation
+        own = traced(config).interpolation
         return client._replace(items=own * client.items + (1 - own) * download.per_client)
 
     def local_update(
@@ -217,14 +224,15 @@ def composite_weights(uploads: Upload, present: jax.Array, config: FedCAConfig) 
       [R, R] float32: rows of those present are on the simplex, 0 in columns of the others. Rows of
       the others mean nothing.
     """
+    now = traced(config)
     positives = jnp.where(present, uploads.positives, 0).astype(jnp.float32)
     wanted = positives / jnp.maximum(jnp.sum(positives), 1)
     if config.complementarity_weight:
         found = complementarity(uploads.basis, present)
-        wanted = wanted + config.complementarity_weight * found
+        wanted = wanted + now.complementarity_weight * found
     if config.similarity_weight:
         along = first_component(uploads.items, present)
-        wanted = wanted + config.similarity_weight * component_similarity(along, present)
+        wanted = wanted + now.similarity_weight * component_similarity(along, present)
     wanted = jnp.broadcast_to(wanted, (len(present), len(present)))
     return project_to_simplex(wanted, present)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from fedjax_rec.data import Problem
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods.contract import Broadcast, Info, Method, Traffic
 from fedjax_rec.methods.gram_sum import GramSum, gram_sum, mean_gram
+from fedjax_rec.methods.traced import traced
 from fedjax_rec.server import add_mean_laplace, leading_eigenvectors
 
 __all__ = ["FedCIAGFConfig", "fedcia_gf"]
@@ -41,6 +42,8 @@ class FedCIAGFConfig:
     low_pass_weight: float = 0.3
     low_pass_rank: int = 32
     laplace: float = 0.0
+
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ("global_weight", "low_pass_weight")
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "low_pass_weight", "laplace"):
@@ -156,12 +159,13 @@ def fedcia_gf(config: FedCIAGFConfig) -> Method:
         )
 
     def scores(client: Client, shared: Server, user: jax.Array) -> jax.Array:
+        now = traced(config)
         history = client.history[user]
         own = (client.normalized @ history) @ client.normalized
-        own += config.low_pass_weight * _low_pass(history, client.low_pass, client.roots)
+        own += now.low_pass_weight * _low_pass(history, client.low_pass, client.roots)
         others = history @ shared.gram
-        others += config.low_pass_weight * _low_pass(history, shared.low_pass.T, shared.roots)
-        return own + config.global_weight * others
+        others += now.low_pass_weight * _low_pass(history, shared.low_pass.T, shared.roots)
+        return own + now.global_weight * others
 
     def traffic(download: Broadcast, upload: Upload, sent: int) -> Traffic:
         def matrix(entries):
