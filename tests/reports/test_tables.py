@@ -1,5 +1,7 @@
 import io
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,17 @@ def three(tmp_path: Path) -> list[Run]:
         load_run(write_run(tmp_path / method, method, rounds=12, embeddings=False))
         for method in ("cgfedrec", "pfedrec", "local")
     ]
+
+
+def test_a_run_s_table_does_not_wait_for_the_libraries_of_pages() -> None:
+    """They take seconds to import, at the end of every trial of a sweep."""
+    libraries = "'matplotlib', 'sklearn', 'scipy.stats', 'jinja2', 'igraph', 'leidenalg'"
+    code = (
+        "import sys, fedjax_rec.cli.running; from fedjax_rec.reports import comparison_table; "
+        f"print([name for name in ({libraries}) if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_the_terminal_table_fits_eighty_columns_and_states_chance(three: list[Run]) -> None:
