@@ -54,6 +54,8 @@ def taking_arguments(options: Any, function: Callable[..., Any]) -> Callable[...
         finally:
             _GIVEN.reset(token)
 
+    # What it is called in profiles and in the compile cache.
+    program.__name__ = getattr(function, "__name__", "program")
     return program
 
 
