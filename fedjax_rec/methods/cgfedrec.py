@@ -24,8 +24,9 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.contrast_sample import ContrastSample
-from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head, train_locally
+from fedjax_rec.methods.local_training import LocalTraining, initial_head, train_locally
 from fedjax_rec.methods.traced import traced
+from fedjax_rec.methods.uplink_options import Uplink
 from fedjax_rec.models import LinearHead, score
 from fedjax_rec.server import communities, cosine_similarity_graph, kmeans, modularity
 

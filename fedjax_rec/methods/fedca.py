@@ -23,9 +23,10 @@ from fedjax_rec.methods.contract import (
     identity_between_rounds,
 )
 from fedjax_rec.methods.kept_uploads import everyone_has, sum_of_values
-from fedjax_rec.methods.local_training import LocalTraining, Uplink, train_locally
+from fedjax_rec.methods.local_training import LocalTraining, train_locally
 from fedjax_rec.methods.touched import touched_rows
 from fedjax_rec.methods.traced import traced
+from fedjax_rec.methods.uplink_options import Uplink
 from fedjax_rec.models import MF, score
 from fedjax_rec.relations import (
     complementarity,

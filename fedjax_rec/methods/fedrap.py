@@ -28,9 +28,10 @@ from fedjax_rec.methods.fedrap_training import Penalty, Ramp, Terms, ramp, train
 from fedjax_rec.methods.fusion import Backbone, fuse
 from fedjax_rec.methods.fusion_options import Fusion
 from fedjax_rec.methods.fusion_teacher import Teacher
-from fedjax_rec.methods.local_training import LocalTraining, Uplink, initial_head
+from fedjax_rec.methods.local_training import LocalTraining, initial_head
 from fedjax_rec.methods.touched import touched_rows
 from fedjax_rec.methods.traced import traced
+from fedjax_rec.methods.uplink_options import Uplink
 from fedjax_rec.models import LinearHead, head_rows, score, score_by_row
 
 __all__ = ["FedRAPConfig", "fedrap"]

@@ -28,12 +28,12 @@ from fedjax_rec.methods.contract import (
 from fedjax_rec.methods.kept_uploads import everyone_has, sum_of_values
 from fedjax_rec.methods.local_training import (
     LocalTraining,
-    Uplink,
     check_layers,
     continue_training,
     fresh_optimizers,
 )
 from fedjax_rec.methods.traced import traced
+from fedjax_rec.methods.uplink_options import Uplink
 from fedjax_rec.models import MLP, score
 from fedjax_rec.relations import cosine_similarities, mix_tables, neighbour_weights
 

@@ -26,11 +26,12 @@ from fedjax_rec.methods.contract import (
     weighted_sum,
 )
 from fedjax_rec.methods.fedmf import FedMFConfig, fedmf
-from fedjax_rec.methods.local_training import LocalTraining, Uplink
+from fedjax_rec.methods.local_training import LocalTraining
 from fedjax_rec.methods.mf_training import train_mf_afresh
 from fedjax_rec.methods.recoding import Coding, codes_of, mixing_weight, recode
 from fedjax_rec.methods.shared_items import Held, own_scores
 from fedjax_rec.methods.touched import Touched, touched_rows
+from fedjax_rec.methods.uplink_options import Uplink
 from fedjax_rec.models import MF, score
 from fedjax_rec.server import hash_codes
 

@@ -20,8 +20,8 @@ from fedjax_rec.batches import ClientData, Samples, draw_round
 from fedjax_rec.data.options import check_choice
 from fedjax_rec.errors import InputError
 from fedjax_rec.methods.contract import WeightedSum, weighted_mean, weighted_sum
-from fedjax_rec.methods.local_training import Uplink
 from fedjax_rec.methods.touched import touched_rows
+from fedjax_rec.methods.uplink_options import Uplink
 
 __all__ = ["Change", "Held", "ItemUpload", "SharedItems", "own_scores", "shared_items"]
 
